@@ -1,0 +1,132 @@
+#define _GNU_SOURCE
+#include "waiter.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#if WAITER_CAN_BLOCK
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+#include "latency.h"
+
+#define SPIN_LOOKS      64u      /* between two looks at the clock and the host's health */
+#define SPIN_YIELD      4096u    /* looks, then others on this CPU have a turn */
+#define ADAPTIVE_NS     2000000u /* spin so long without a message */
+#define SLEEP_FIRST_NS  50000u   /* then twice as long each time ... */
+#define SLEEP_LONGEST   1000000u /* ... up to this */
+#define BLOCK_LONGEST   100000000u
+
+const char *const wait_mode_names[] = {"adaptive", "spin", "yield", "sleep", "block", NULL};
+
+void waiter_init(struct waiter *waiter, enum wait_mode mode, struct shm_lane *sleep_on)
+{
+    *waiter = (struct waiter){.mode = mode,
+                              .sleep_on = WAITER_CAN_BLOCK ? sleep_on : NULL,
+                              .one_cpu = sysconf(_SC_NPROCESSORS_ONLN) < 2};
+    waiter_reset(waiter);
+}
+
+void waiter_reset(struct waiter *waiter)
+{
+    waiter->looks = 0;
+    waiter->since_ns = 0;
+    waiter->sleep_ns = SLEEP_FIRST_NS;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+#if WAITER_CAN_BLOCK
+/* FUTEX_WAIT compares 32 bits: the low half of head. */
+static uint32_t *low_half(_Atomic uint64_t *head)
+{
+    return (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+}
+
+static void waiter_block(struct waiter *waiter, uint64_t next)
+{
+    struct shm_lane *lane = waiter->sleep_on;
+    const struct timespec longest = {.tv_nsec = BLOCK_LONGEST};
+
+    atomic_store_explicit(&lane->waiting, 1, memory_order_relaxed);
+    /* SYNC sleep (full fence): pairs with the producer's fence "wake". We say that we wait, then
+     * look; it stores head, then looks whether we wait. One of the two sees the other. */
+    atomic_thread_fence(memory_order_seq_cst);
+    const uint64_t head = atomic_load_explicit(&lane->head, memory_order_relaxed);
+    if (head < next) {
+        /* Not FUTEX_PRIVATE: the waker is another process. */
+        const long result = syscall(SYS_futex, low_half(&lane->head), FUTEX_WAIT, (uint32_t)head,
+                                    &longest, NULL, 0);
+        if (result != 0 && errno == ETIMEDOUT &&
+            atomic_load_explicit(&lane->head, memory_order_relaxed) != head)
+            waiter->missed_wakeups++;
+    }
+    atomic_store_explicit(&lane->waiting, 0, memory_order_relaxed);
+}
+#endif
+
+void waiter_wake(_Atomic uint64_t *head)
+{
+#if WAITER_CAN_BLOCK
+    syscall(SYS_futex, low_half(head), FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+#else
+    (void)head;
+#endif
+}
+
+static void sleep_a_step(struct waiter *waiter)
+{
+    const struct timespec step = {.tv_nsec = (long)waiter->sleep_ns};
+
+    nanosleep(&step, NULL);
+    if (waiter->sleep_ns < SLEEP_LONGEST)
+        waiter->sleep_ns = 2 * waiter->sleep_ns < SLEEP_LONGEST ? 2 * waiter->sleep_ns : SLEEP_LONGEST;
+}
+
+static bool spin(struct waiter *waiter)
+{
+    relax();
+    waiter->looks++;
+    if (waiter->looks % SPIN_YIELD == 0) /* or two that share a CPU never meet */
+        sched_yield();
+    return waiter->looks % SPIN_LOOKS == 0;
+}
+
+bool waiter_pause(struct waiter *waiter, uint64_t next)
+{
+    enum wait_mode mode = waiter->mode;
+
+    if (mode == WAIT_ADAPTIVE && !waiter->one_cpu &&
+        (waiter->since_ns == 0 || waiter->now_ns - waiter->since_ns < ADAPTIVE_NS))
+        mode = WAIT_SPIN;
+    if (mode == WAIT_SPIN) {
+        if (!spin(waiter))
+            return false;
+    } else if (mode == WAIT_YIELD) {
+        sched_yield();
+        if (++waiter->looks % SPIN_LOOKS != 0)
+            return false;
+#if WAITER_CAN_BLOCK
+    } else if (mode != WAIT_SLEEP && waiter->sleep_on && next != 0) {
+        waiter_block(waiter, next);
+#endif
+    } else {
+        sleep_a_step(waiter);
+    }
+    waiter->now_ns = clock_now_ns();
+    if (waiter->since_ns == 0)
+        waiter->since_ns = waiter->now_ns;
+    (void)next;
+    return true;
+}

@@ -1,0 +1,75 @@
+/*
+ * segment.h - attach to a segment, trusting nothing; watch its host; detach.
+ */
+#ifndef SEGMENT_H
+#define SEGMENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm_layout.h"
+#include "shm_name.h"
+
+enum segment_result {
+    SEGMENT_OK = 0,
+    SEGMENT_ABSENT = -1,   /* no object of this name */
+    SEGMENT_STARTING = -2, /* its host is not ready yet */
+    SEGMENT_CLOSED = -3,   /* its host has ended, the name is about to go */
+    SEGMENT_STALLED = -4,  /* its host exists but does not beat */
+    SEGMENT_DIED = -5,     /* left over by a host that is gone */
+    SEGMENT_REFUSED = -6,  /* not ours, wrong version, impossible sizes, another user's */
+    SEGMENT_ERROR = -7,    /* a system call failed */
+};
+
+enum segment_access {
+    SEGMENT_READ_WRITE, /* consumer: maps for writing */
+    SEGMENT_OBSERVE,    /* maps read-only: can harm nobody */
+    SEGMENT_PEEK,       /* read-only, and takes it in any state */
+};
+
+enum host_state { HOST_LIVE, HOST_CLOSED, HOST_STALLED, HOST_DIED, HOST_SHRUNK };
+extern const char *const host_state_names[]; /* by enum host_state */
+
+struct segment {
+    char name[SHM_NAME_SIZE];
+    int fd;
+    void *base;
+    size_t size;
+    struct shm_header header; /* the private, checked copy; the shared one is not read again */
+    struct shm_status *status;
+    struct {
+        uint64_t open, stat, map, check;
+    } step_ns;
+    char why[256]; /* one line: what was found, what to do; after any result but SEGMENT_OK */
+
+    /* The host's health: judged by the heartbeat's movement, because its value may come from
+     * another clock (time namespaces). */
+    uint64_t heartbeat_ns, moved_ns, looked_ns;
+    bool had_link;      /* st_nlink means something on this system */
+    int64_t clock_gap_s; /* not 0: the host's clock is not ours, ages mean nothing */
+};
+
+/* One try; never waits longer than 0.4 s (for a heartbeat to move, where it is not fresh).
+ * @param name  normalised (shm_name_normalise)
+ * @return SEGMENT_OK, or a negative code and segment->why; the codes from SEGMENT_ABSENT to
+ *         SEGMENT_DIED may be different at the next try */
+enum segment_result segment_attach(struct segment *segment, const char *name,
+                                   enum segment_access access);
+
+/* Fills in and checks the header of an object of this many bytes: the part of attach that looks at
+ * foreign bytes only. Leaves the verdict in segment->why. */
+enum segment_result segment_check(struct segment *segment, const void *header, uint64_t size);
+
+/* @param now_ns  clock_now_ns(); call it at least every 100 ms while nothing comes */
+enum host_state segment_host(struct segment *segment, uint64_t now_ns);
+
+/* What a timestamp of the host says of the clocks: notes one that is more than 1 s ahead. */
+void segment_note_future(struct segment *segment, uint64_t timestamp_ns, uint64_t now_ns);
+
+/* Takes SIGBUS, once a process: pages that vanish under the map become zeros, and segment_host says
+ * HOST_SHRUNK. */
+void segment_guard(void);
+
+void segment_detach(struct segment *segment);
+
+#endif

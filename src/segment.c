@@ -1,0 +1,329 @@
+#define _GNU_SOURCE
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "latency.h"
+
+#ifdef __APPLE__
+/* shm_open takes no other flags there, and closes on exec by itself. */
+#define OPEN_FLAGS    0
+#define KNOWS_REGULAR 0 /* fstat reports no file type for a shared memory object */
+#else
+#define OPEN_FLAGS    (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+#define KNOWS_REGULAR 1
+#endif
+#ifndef MAP_POPULATE /* Linux: map the pages now, not one fault at a time in the timed loop */
+#define MAP_POPULATE 0
+#endif
+
+const char *const host_state_names[] = {"live", "closed", "stalled", "died", "died"};
+
+static void *volatile guarded_base;
+static volatile size_t guarded_size;
+static volatile sig_atomic_t guarded_lost;
+
+__attribute__((format(printf, 3, 4))) static enum segment_result
+say(struct segment *segment, enum segment_result result, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(segment->why, sizeof segment->why, format, arguments);
+    va_end(arguments);
+    return result;
+}
+
+static bool host_is_gone(const struct segment *segment)
+{
+    struct stat now;
+
+    if (kill((pid_t)segment->header.host_pid, 0) != 0 && errno == ESRCH)
+        return true;
+    /* Its pid may be another process' by now. A name that is gone and a heart that stands still
+     * are proof enough. */
+    return segment->had_link && fstat(segment->fd, &now) == 0 && now.st_nlink == 0;
+}
+
+static enum segment_result open_object(struct segment *segment, enum segment_access access)
+{
+    const int mode = access == SEGMENT_READ_WRITE ? O_RDWR : O_RDONLY;
+
+    segment->fd = shm_open(segment->name, mode | OPEN_FLAGS, 0);
+    if (segment->fd >= 0)
+        return SEGMENT_OK;
+    switch (errno) {
+    case ENOENT:
+        return say(segment, SEGMENT_ABSENT,
+                   "no host: there is no such segment; start host.py first (in a container: both in "
+                   "one, or with --ipc=host)");
+    case EACCES:
+    case EPERM:
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: it belongs to another user; run as the user who runs host.py");
+    case EISDIR:
+    case EINVAL: /* glibc, for a folder */
+    case ELOOP:
+    case ENXIO:
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: not a shared memory object (a link, folder or socket has this name); "
+                   "remove it or choose another --name");
+    default:
+        return say(segment, SEGMENT_ERROR, "shm_open: %s", strerror(errno));
+    }
+}
+
+static enum segment_result stat_object(struct segment *segment, uint64_t *size)
+{
+    struct stat found;
+
+    if (fstat(segment->fd, &found) != 0)
+        return say(segment, SEGMENT_ERROR, "fstat: %s", strerror(errno));
+    if (KNOWS_REGULAR && !S_ISREG(found.st_mode))
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: not a regular shared memory object; remove it or choose another name");
+    if (found.st_uid != geteuid() && found.st_uid != 0)
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: it belongs to user %lu, not to you or root; run as that user",
+                   (unsigned long)found.st_uid);
+    segment->had_link = found.st_nlink > 0;
+    *size = (uint64_t)found.st_size;
+    if (*size == 0)
+        return say(segment, SEGMENT_STARTING, "its host has not finished starting (size 0)");
+    if (*size < SHM_HEADER_SIZE)
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: %" PRIu64 " bytes, the header alone has %u; not made by host.py", *size,
+                   SHM_HEADER_SIZE);
+    return SEGMENT_OK;
+}
+
+enum segment_result segment_check(struct segment *segment, const void *bytes, uint64_t size)
+{
+    struct shm_header *header = &segment->header;
+    static const uint8_t none[8];
+
+    memcpy(header, bytes, sizeof *header); /* once: it may change under us */
+    const _Atomic uint32_t *state_at = (const void *)((const char *)bytes + SHM_STATUS_AT);
+    const uint32_t state = atomic_load_explicit(state_at, memory_order_acquire);
+    if (state == SHM_STARTING && memcmp(header->magic, none, sizeof none) == 0)
+        return say(segment, SEGMENT_STARTING, "its host has not finished starting");
+    if (memcmp(header->magic, SHM_MAGIC, sizeof header->magic) != 0)
+        return say(segment, SEGMENT_REFUSED, "refused: not made by host.py (no %s at its begin); "
+                                             "choose another name", SHM_MAGIC);
+    if (state == SHM_STARTING)
+        return say(segment, SEGMENT_STARTING, "its host has not finished starting");
+    if (header->version == __builtin_bswap32(SHM_VERSION))
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: made by a machine of the other byte order; run both on one machine");
+    if (header->version != SHM_VERSION)
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: version %" PRIu32 ", this client reads %u; update the older side",
+                   header->version, SHM_VERSION);
+
+    const uint64_t slots = 2 * (uint64_t)header->slot_count * header->slot_stride;
+    const char *wrong = NULL;
+    if (header->header_size != SHM_HEADER_SIZE)
+        wrong = "header_size";
+    else if (header->slot_count < SHM_SLOTS_MIN || header->slot_count > SHM_SLOTS_MAX ||
+             (header->slot_count & (header->slot_count - 1)) != 0)
+        wrong = "slot_count";
+    else if (header->slot_stride < SHM_BLOCK || header->slot_stride % SHM_BLOCK != 0)
+        wrong = "slot_stride";
+    else if (header->payload_capacity < 1 ||
+             header->payload_capacity > header->slot_stride - SHM_SLOT_HEAD)
+        wrong = "payload_capacity";
+    else if (header->total_size != SHM_HEADER_SIZE + slots)
+        wrong = "total_size";
+    else if ((header->flags & ~SHM_FLAG_CRC) != 0)
+        wrong = "flags";
+    else if (header->session == 0)
+        wrong = "session";
+    else if (header->host_pid == 0 || header->host_pid > INT32_MAX)
+        wrong = "host_pid";
+    else if (header->payload_kind > SHM_SAMPLE ||
+             (header->payload_kind == SHM_SAMPLE &&
+              header->payload_capacity < sizeof(struct shm_sample)))
+        wrong = "payload_kind";
+    else if (state > SHM_CLOSED)
+        wrong = "state";
+    if (wrong != NULL)
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: %s has an impossible value; its writer is broken, restart host.py", wrong);
+    /* >=, never ==: macOS rounds an object up to whole pages. */
+    if (size < header->total_size)
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: truncated, %" PRIu64 " bytes of %" PRIu64 "; restart host.py", size,
+                   header->total_size);
+    return SEGMENT_OK;
+}
+
+static enum segment_result map_bytes(struct segment *segment, size_t size, int protection, int flags)
+{
+    segment->base = mmap(NULL, size, protection, MAP_SHARED | flags, segment->fd, 0);
+    if (segment->base == MAP_FAILED) {
+        segment->base = NULL;
+        return say(segment, SEGMENT_ERROR, "mmap of %zu bytes: %s", size, strerror(errno));
+    }
+    segment->size = size;
+    guarded_lost = 0;
+    guarded_size = size;
+    guarded_base = segment->base;
+    return SEGMENT_OK;
+}
+
+static void unmap(struct segment *segment)
+{
+    guarded_base = NULL;
+    if (segment->base != NULL)
+        munmap(segment->base, segment->size);
+    segment->base = NULL;
+}
+
+/* Is there a host behind it? A heartbeat that is not of the last second is watched for three beats:
+ * if it moves, the host lives by another clock. */
+static enum segment_result check_alive(struct segment *segment)
+{
+    const struct timespec step = {.tv_nsec = 2000000};
+    uint64_t now = clock_now_ns();
+
+    segment->heartbeat_ns =
+        atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
+    segment->moved_ns = segment->looked_ns = now;
+    segment->clock_gap_s = 0;
+    if (now - segment->heartbeat_ns + SHM_SILENCE_NS <= 2 * SHM_SILENCE_NS)
+        return SEGMENT_OK;
+    for (const uint64_t end = now + 3 * SHM_HEARTBEAT_NS; now < end; now = clock_now_ns()) {
+        if (segment_host(segment, now) == HOST_LIVE && segment->clock_gap_s != 0)
+            return SEGMENT_OK;
+        nanosleep(&step, NULL);
+    }
+    if (host_is_gone(segment))
+        return say(segment, SEGMENT_DIED,
+                   "its host (pid %" PRIu64 ") died and left it behind; start host.py again, it "
+                   "replaces it", segment->header.host_pid);
+    return say(segment, SEGMENT_STALLED,
+               "its host (pid %" PRIu64 ") is stalled: it has not given a sign of life for over a "
+               "second; continue or restart it", segment->header.host_pid);
+}
+
+enum segment_result segment_attach(struct segment *segment, const char *name,
+                                   enum segment_access access)
+{
+    const int protection = access == SEGMENT_READ_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
+    enum segment_result result;
+    uint64_t size = 0, t0 = clock_now_ns(), t1;
+
+    *segment = (struct segment){.fd = -1};
+    memcpy(segment->name, name, strlen(name) + 1);
+    result = open_object(segment, access);
+    if (result != SEGMENT_OK)
+        return result;
+    t1 = clock_now_ns();
+    segment->step_ns.open = t1 - t0;
+    result = stat_object(segment, &size);
+    t0 = clock_now_ns();
+    segment->step_ns.stat = t0 - t1;
+    if (result != SEGMENT_OK)
+        goto fail;
+    result = map_bytes(segment, SHM_HEADER_SIZE, PROT_READ, 0);
+    t1 = clock_now_ns();
+    segment->step_ns.map = t1 - t0;
+    if (result != SEGMENT_OK)
+        goto fail;
+    result = segment_check(segment, segment->base, size);
+    t0 = clock_now_ns();
+    segment->step_ns.check = t0 - t1;
+    if (result != SEGMENT_OK)
+        goto fail;
+    unmap(segment);
+    result = map_bytes(segment, segment->header.total_size, protection, MAP_POPULATE);
+    t1 = clock_now_ns();
+    segment->step_ns.map += t1 - t0;
+    if (result != SEGMENT_OK)
+        goto fail;
+    segment->status = (void *)((char *)segment->base + SHM_STATUS_AT);
+    if (access != SEGMENT_PEEK) {
+        if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
+            result = say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
+        else
+            result = check_alive(segment);
+        segment->step_ns.check += clock_now_ns() - t1;
+    }
+    if (result == SEGMENT_OK)
+        return SEGMENT_OK;
+fail:
+    segment_detach(segment);
+    return result;
+}
+
+enum host_state segment_host(struct segment *segment, uint64_t now_ns)
+{
+    if (guarded_lost)
+        return HOST_SHRUNK;
+    if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
+        return HOST_CLOSED;
+    const uint64_t beat =
+        atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
+    const uint64_t since_look_ns = now_ns - segment->looked_ns;
+    segment->looked_ns = now_ns;
+    if (beat != segment->heartbeat_ns) {
+        /* It moved since a look half a second ago at most, so it cannot be older than that ... */
+        const int64_t age_ns = (int64_t)(now_ns - beat);
+        if (since_look_ns < SHM_SILENCE_NS / 2 &&
+            (age_ns > (int64_t)SHM_SILENCE_NS || age_ns < -(int64_t)SHM_SILENCE_NS))
+            segment->clock_gap_s = age_ns / 1000000000; /* ... unless by another clock */
+        segment->heartbeat_ns = beat;
+        segment->moved_ns = now_ns;
+        return HOST_LIVE;
+    }
+    if (now_ns - segment->moved_ns < SHM_SILENCE_NS)
+        return HOST_LIVE;
+    return host_is_gone(segment) ? HOST_DIED : HOST_STALLED;
+}
+
+void segment_note_future(struct segment *segment, uint64_t timestamp_ns, uint64_t now_ns)
+{
+    if (timestamp_ns > now_ns && timestamp_ns - now_ns > SHM_SILENCE_NS)
+        segment->clock_gap_s = -(int64_t)((timestamp_ns - now_ns) / 1000000000);
+}
+
+/* A truncated segment: put zeros where its pages were and set a flag. mmap is a bare system call,
+ * safe in a handler; to return without new pages would only raise the signal again. */
+static void on_bus_error(int signal_number, siginfo_t *info, void *context)
+{
+    const char *base = guarded_base, *at = info->si_addr;
+
+    (void)context;
+    if (base != NULL && at >= base && at < base + guarded_size &&
+        mmap(guarded_base, guarded_size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+        guarded_lost = 1;
+    else
+        signal(signal_number, SIG_DFL);
+}
+
+void segment_guard(void)
+{
+    struct sigaction action = {.sa_flags = SA_SIGINFO};
+
+    action.sa_sigaction = on_bus_error;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
+}
+
+void segment_detach(struct segment *segment)
+{
+    unmap(segment);
+    if (segment->fd >= 0)
+        close(segment->fd);
+    segment->fd = -1;
+}

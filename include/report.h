@@ -1,0 +1,47 @@
+/*
+ * report.h - what the client says: at attach, once a second, at the end.
+ */
+#ifndef REPORT_H
+#define REPORT_H
+
+#include <stdio.h>
+#include <sys/resource.h>
+
+#include "lane.h"
+#include "latency.h"
+#include "segment.h"
+
+/* One run's figures. Times are clock_now_ns(); the timed loop lasts from begin_ns to end_ns. */
+struct report {
+    uint64_t messages, lost, retries, crc_errors, verify_errors, bytes;
+    uint64_t missed_wakeups, reattached;
+    uint64_t attach_total_ns, first_wait_ns; /* the first attach; from its claim to message 1 */
+    uint64_t begin_ns, end_ns, first_seen_ns, last_seen_ns;
+    struct rusage begin_usage, end_usage;
+    const char *wait;
+    enum host_state host;
+    int64_t clock_gap_s; /* not 0: latencies mean nothing, and are not printed */
+    struct clock_facts clock;
+    struct latency seen, due; /* publish -> seen, due -> seen; nanoseconds */
+    struct lane_message first;
+    unsigned char first_payload[sizeof(struct shm_sample)]; /* as much of it as fits */
+};
+
+/* Colour and a live line on this stream? Not where it is no terminal, nor with NO_COLOR. */
+struct style {
+    bool terminal, colour;
+};
+struct style report_style(FILE *out);
+
+void report_attached(FILE *out, struct style style, const struct segment *segment);
+void report_live(FILE *out, const struct report *report, const struct lane_message *message,
+                 uint32_t kind, uint64_t now_ns);
+void report_text(FILE *out, struct style style, const struct report *report,
+                 const struct segment *segment, bool sending);
+void report_json(FILE *out, const struct report *report, const struct segment *segment);
+
+/* --peek: header, status and lanes as they are now. --layout: every field's place. */
+void report_peek(FILE *out, struct style style, const struct segment *segment);
+void report_layout(FILE *out);
+
+#endif

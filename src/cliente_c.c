@@ -1,0 +1,792 @@
+/*
+ * cliente_c - attaches to the segment of host.py, reads it (or writes to it), prints timing.
+ *
+ * A message's way: lane_next -> use it where it lies -> lane_confirm -> record its age ->
+ * lane_release. Everything else here is options, and what to say when it ends.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "payload.h"
+#include "report.h"
+#include "waiter.h"
+
+#define VERSION "1.0.0"
+
+enum exit_code {
+    EXIT_DONE = 0,
+    EXIT_SYSTEM = 1,
+    EXIT_USAGE = 2,
+    EXIT_NO_HOST = 3,
+    EXIT_HOST_DIED = 4,
+    EXIT_REFUSED = 5,
+    EXIT_DATA = 6,
+};
+
+/* Why the loop ended. */
+enum end {
+    GO_ON = 0,
+    END_COUNT,   /* --count reached, or all of --source sent */
+    END_STOPPED, /* a signal */
+    END_HOST,    /* report.host says how */
+    END_SILENT,  /* nothing within the time-out */
+    END_DROPPED, /* the host took us for dead */
+    END_DAMAGED, /* the segment holds what no host writes */
+    END_SAID,    /* a failure that was reported where it was found; exit_code says it */
+};
+
+struct options {
+    uint64_t count, timeout_ns;
+    enum wait_mode wait;
+    bool lossless, echo, verify, reattach, observe, peek, json, quiet, ndjson;
+    const char *output, *source;
+    int cpu; /* -1: any */
+    char name[SHM_NAME_SIZE];
+};
+
+struct client {
+    struct options options;
+    struct segment segment;
+    struct lane down, up;
+    struct waiter waiter;
+    struct report report;
+    FILE *text; /* statistics: standard output, unless the payloads go there */
+    struct style style;
+    int output, source;   /* descriptors, or -1 */
+    unsigned char *stage; /* a lossy message is copied here, confirmed, then written */
+    char *line;           /* ndjson */
+    uint64_t next_live_ns;
+    bool said_stalled;
+    int exit_code;
+};
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number)
+{
+    stop = number;
+}
+
+/* One line on standard error: program, segment, what. */
+__attribute__((format(printf, 2, 3))) static void complain(const struct client *c,
+                                                           const char *format, ...)
+{
+    va_list arguments;
+
+    if (c->style.terminal && c->next_live_ns != 0)
+        fputs("\r\033[K", c->text);
+    fflush(c->text);
+    fprintf(stderr, "cliente_c: %s: ", c->options.name);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+__attribute__((format(printf, 3, 4))) static enum end fail(struct client *c, int exit_code,
+                                                           const char *format, ...)
+{
+    char why[256];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(why, sizeof why, format, arguments);
+    va_end(arguments);
+    complain(c, "%s", why);
+    c->exit_code = exit_code;
+    return END_SAID;
+}
+
+/* ---- options ---- */
+
+static const char usage_text[] =
+    "usage: cliente_c [options] [NAME]                                         (/shmprueba)\n"
+    "\n"
+    "  -n, --count N        stop after N messages; 0: until the host closes or Ctrl-C\n"
+    "                       (5000; 0 with --output)\n"
+    "  -t, --timeout S      longest wait for a host, or for the next message    (5)\n"
+    "  -w, --wait MODE      adaptive | spin | yield | sleep | block             (adaptive)\n"
+    "  -l, --lossless       ask the host never to overwrite what this client has not read\n"
+    "  -e, --echo           send each message back on the up lane\n"
+    "  -o, --output FILE    write the payloads to FILE ('-': standard output)\n"
+    "  -s, --source FILE    publish FILE ('-': standard input) on the up lane\n"
+    "  -f, --format F       of --output: raw | ndjson                           (raw)\n"
+    "  -v, --verify         check every byte of every message against the known pattern\n"
+    "  -r, --reattach       when the host goes away, wait for the next one\n"
+    "      --observe        read-only mapping, no cursor: any number of these\n"
+    "      --peek           print header, status and lanes as they are now, and exit\n"
+    "      --layout         print every field's offset and size, and exit\n"
+    "  -c, --cpu N          pin to a CPU (Linux)\n"
+    "  -j, --json           one JSON object on standard output at the end, nothing else there\n"
+    "  -q, --quiet    -h, --help    --version\n"
+    "\n"
+    "exit: 0 done, 1 system error, 2 usage, 3 no host, 4 host died, 5 segment refused,\n"
+    "      6 data lost or damaged where the run promised otherwise\n";
+
+__attribute__((format(printf, 1, 2), noreturn)) static void usage_error(const char *format, ...)
+{
+    va_list arguments;
+
+    fputs("cliente_c: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputs("; see cliente_c --help\n", stderr);
+    exit(EXIT_USAGE);
+}
+
+static uint64_t parse_number(const char *option, const char *text, uint64_t most)
+{
+    char *end;
+
+    errno = 0;
+    const uint64_t value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value > most)
+        usage_error("%s %s: not a whole number from 0 to %" PRIu64, option, text, most);
+    return value;
+}
+
+static uint64_t parse_seconds(const char *option, const char *text)
+{
+    char *end;
+    const double value = strtod(text, &end);
+
+    if (end == text || *end != '\0' || !(value >= 0 && value <= 1e6))
+        usage_error("%s %s: not a number of seconds from 0 to 1000000", option, text);
+    return (uint64_t)(value * 1e9);
+}
+
+static enum wait_mode parse_wait(const char *text)
+{
+    int mode = 0;
+
+    while (wait_mode_names[mode] != NULL && strcmp(text, wait_mode_names[mode]) != 0)
+        mode++;
+    if (wait_mode_names[mode] == NULL)
+        usage_error("--wait %s: not one of adaptive, spin, yield, sleep, block", text);
+    if (mode == WAIT_BLOCK && !WAITER_CAN_BLOCK)
+        usage_error("--wait block: this system has no futex; use adaptive, spin, yield or sleep");
+    return (enum wait_mode)mode;
+}
+
+static void pin(const struct options *options)
+{
+    if (options->cpu < 0)
+        return;
+#ifdef __linux__
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)options->cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) != 0)
+        usage_error("--cpu %d: %s; `nproc` tells how many there are", options->cpu, strerror(errno));
+#else
+    usage_error("--cpu %d: this system cannot pin a process to a CPU", options->cpu);
+#endif
+}
+
+static struct options parse_options(int argc, char **argv)
+{
+    enum { OBSERVE = 256, PEEK, LAYOUT, VERSION_OPTION };
+    static const struct option longs[] = {
+        {"count", required_argument, NULL, 'n'},   {"timeout", required_argument, NULL, 't'},
+        {"wait", required_argument, NULL, 'w'},    {"lossless", no_argument, NULL, 'l'},
+        {"echo", no_argument, NULL, 'e'},          {"output", required_argument, NULL, 'o'},
+        {"source", required_argument, NULL, 's'},  {"format", required_argument, NULL, 'f'},
+        {"verify", no_argument, NULL, 'v'},        {"reattach", no_argument, NULL, 'r'},
+        {"observe", no_argument, NULL, OBSERVE},   {"peek", no_argument, NULL, PEEK},
+        {"layout", no_argument, NULL, LAYOUT},     {"cpu", required_argument, NULL, 'c'},
+        {"json", no_argument, NULL, 'j'},          {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, VERSION_OPTION},
+        {NULL, 0, NULL, 0},
+    };
+    struct options o = {.timeout_ns = 5000000000u, .cpu = -1};
+    bool counted = false;
+    int option;
+
+    opterr = 0; /* one line of ours, not getopt's */
+    while ((option = getopt_long(argc, argv, ":n:t:w:leo:s:f:vrc:jqh", longs, NULL)) != -1) {
+        switch (option) {
+        case 'n':
+            o.count = parse_number("--count", optarg, INT64_MAX);
+            counted = true;
+            break;
+        case 't':
+            o.timeout_ns = parse_seconds("--timeout", optarg);
+            break;
+        case 'w':
+            o.wait = parse_wait(optarg);
+            break;
+        case 'l':
+            o.lossless = true;
+            break;
+        case 'e':
+            o.echo = true;
+            break;
+        case 'o':
+            o.output = optarg;
+            break;
+        case 's':
+            o.source = optarg;
+            break;
+        case 'f':
+            o.ndjson = strcmp(optarg, "ndjson") == 0;
+            if (!o.ndjson && strcmp(optarg, "raw") != 0)
+                usage_error("--format %s: not one of raw, ndjson", optarg);
+            break;
+        case 'v':
+            o.verify = true;
+            break;
+        case 'r':
+            o.reattach = true;
+            break;
+        case OBSERVE:
+            o.observe = true;
+            break;
+        case PEEK:
+            o.peek = true;
+            break;
+        case 'c':
+            o.cpu = (int)parse_number("--cpu", optarg, 1023);
+            break;
+        case 'j':
+            o.json = true;
+            break;
+        case 'q':
+            o.quiet = true;
+            break;
+        case 'h':
+            fputs(usage_text, stdout);
+            exit(EXIT_DONE);
+        case VERSION_OPTION:
+            printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
+            exit(EXIT_DONE);
+        case LAYOUT:
+            report_layout(stdout);
+            exit(EXIT_DONE);
+        case ':':
+            usage_error("%s: its value is missing", argv[optind - 1]);
+        default:
+            usage_error("%s: unknown option, or a value where none belongs", argv[optind - 1]);
+        }
+    }
+    if (optind + 1 < argc)
+        usage_error("%s: one NAME is enough", argv[optind + 1]);
+    if (o.observe && (o.lossless || o.echo || o.source || o.wait == WAIT_BLOCK))
+        usage_error("--observe: read-only, goes with none of --lossless, --echo, --source, "
+                    "--wait block");
+    if (o.source && (o.output || o.echo || o.verify || o.lossless || o.reattach))
+        usage_error("--source: sends, goes with none of --output, --echo, --verify, --lossless, "
+                    "--reattach");
+    if (o.ndjson && !o.output)
+        usage_error("--format ndjson: tells how --output writes; give --output FILE, or '-'");
+    if (o.json && o.output && strcmp(o.output, "-") == 0)
+        usage_error("--json: standard output is taken by --output -");
+    if (!counted && !o.output && !o.source)
+        o.count = 5000;
+
+    const char *name = optind < argc ? argv[optind] : SHM_DEFAULT_NAME;
+    const enum shm_name_result result =
+        shm_name_normalise(SHM_OS_HERE, name, strlen(name), o.name);
+    if (result != SHM_NAME_OK)
+        usage_error("segment name '%s' %s", name, shm_name_error(result));
+    if (strlen(o.name) > SHM_NAME_MAX_MACOS && !o.quiet)
+        fprintf(stderr, "cliente_c: %s: this name is too long for macOS (%u bytes with the slash)\n",
+                o.name, SHM_NAME_MAX_MACOS);
+    return o;
+}
+
+/* ---- waiting, with an eye on the host ---- */
+
+static enum end host_ended(struct client *c, enum host_state host)
+{
+    c->report.host = host;
+    return END_HOST;
+}
+
+/* Until ready(lane), or a reason to end. next: the message to block for; 0: nothing to block on. */
+static enum end wait_until(struct client *c, bool (*ready)(struct lane *), struct lane *lane,
+                           uint64_t next)
+{
+    waiter_reset(&c->waiter);
+    while (!ready(lane)) {
+        if (!waiter_pause(&c->waiter, next))
+            continue;
+        if (stop)
+            return END_STOPPED;
+        lane_restore(&c->down);
+        const enum host_state host = segment_host(&c->segment, c->waiter.now_ns);
+        if (host == HOST_SHRUNK)
+            return host_ended(c, host);
+        if (host == HOST_CLOSED || host == HOST_DIED) /* what it published before still counts */
+            return ready(lane) ? GO_ON : host_ended(c, host);
+        if ((host == HOST_STALLED) != c->said_stalled) {
+            c->said_stalled = host == HOST_STALLED;
+            c->report.host = host;
+            complain(c, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
+                     host == HOST_STALLED ? "is stalled: no sign of life for over a second; waiting"
+                                          : "goes on");
+        }
+        if (c->waiter.now_ns - c->waiter.since_ns >= c->options.timeout_ns)
+            return ready(lane) ? GO_ON : END_SILENT;
+    }
+    return GO_ON;
+}
+
+static bool readable(struct lane *lane)
+{
+    return lane_readable(lane);
+}
+
+static bool drained(struct lane *lane)
+{
+    return lane_drained(lane);
+}
+
+/* ---- attach ---- */
+
+static enum end claim(struct client *c)
+{
+    const uint32_t flags = (c->options.lossless ? SHM_LOSSLESS : 0u) |
+                           (c->waiter.sleep_on != NULL && c->waiter.mode != WAIT_SLEEP &&
+                                    c->waiter.mode != WAIT_SPIN && c->waiter.mode != WAIT_YIELD
+                                ? SHM_BLOCKS
+                                : 0u);
+    enum lane_result result;
+    uint32_t other = 0;
+    int tries = 0;
+
+    do
+        result = lane_claim(&c->down, (uint32_t)getpid(), flags, &other);
+    while (result == LANE_DROPPED && ++tries < 100);
+    if (result == LANE_BUSY)
+        return fail(c, EXIT_REFUSED,
+                    "refused: client pid %" PRIu32 " is reading it already; end that one, or watch "
+                    "beside it with --observe", other);
+    return result == LANE_OK ? GO_ON : END_DAMAGED;
+}
+
+/* Finds a living host, within the time-out, and takes the lanes. */
+static enum end attach(struct client *c)
+{
+    const uint64_t old_session = c->segment.header.session;
+    const uint64_t begin = clock_now_ns(), deadline = begin + c->options.timeout_ns;
+    const enum segment_access access = c->options.peek      ? SEGMENT_PEEK
+                                       : c->options.observe ? SEGMENT_OBSERVE
+                                                            : SEGMENT_READ_WRITE;
+    struct timespec step = {.tv_nsec = 1000000};
+    enum segment_result result;
+
+    for (;;) {
+        result = segment_attach(&c->segment, c->options.name, access);
+        if (result == SEGMENT_OK && c->segment.header.session != old_session)
+            break;
+        if (result == SEGMENT_OK) /* the host we just lost, not quite gone yet */
+            segment_detach(&c->segment);
+        if (stop)
+            return END_STOPPED;
+        if (result == SEGMENT_REFUSED)
+            return fail(c, EXIT_REFUSED, "%s", c->segment.why);
+        if (result == SEGMENT_ERROR)
+            return fail(c, EXIT_SYSTEM, "%s", c->segment.why);
+        if (clock_now_ns() >= deadline)
+            return fail(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST, "%s (waited %g s)",
+                        c->segment.why, (double)c->options.timeout_ns * 1e-9);
+        nanosleep(&step, NULL);
+        if (step.tv_nsec < 16000000)
+            step.tv_nsec *= 2;
+    }
+    if (c->options.peek)
+        return GO_ON;
+
+    if (lane_open(&c->down, c->segment.base, &c->segment.header, SHM_DOWN) != LANE_OK ||
+        lane_open(&c->up, c->segment.base, &c->segment.header, SHM_UP) != LANE_OK)
+        return END_DAMAGED;
+    if ((c->options.echo || c->options.source) && !lane_has_consumer(&c->up))
+        return fail(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
+                    c->options.echo ? "--echo" : "--sink FILE");
+    waiter_init(&c->waiter, c->options.wait, c->options.observe ? NULL : c->down.shared);
+    if (c->report.attach_total_ns == 0)
+        c->report.attach_total_ns = clock_now_ns() - begin;
+    if (!c->options.quiet && !c->options.json)
+        report_attached(c->text, c->style, &c->segment);
+    if (c->options.output != NULL) {
+        free(c->stage);
+        free(c->line);
+        c->stage = malloc(c->segment.header.payload_capacity);
+        c->line = malloc(PAYLOAD_JSON_SIZE(c->segment.header.payload_capacity));
+        if (c->stage == NULL || c->line == NULL)
+            return fail(c, EXIT_SYSTEM, "no memory for a message of %" PRIu32 " bytes",
+                        c->segment.header.payload_capacity);
+    }
+    c->report.host = HOST_LIVE;
+    return GO_ON;
+}
+
+/* Only called with a host that went away: the next one, and what lies between the two. */
+static enum end reattach(struct client *c)
+{
+    const uint64_t begin = clock_now_ns();
+    const char *how = host_state_names[c->report.host];
+    struct report *r = &c->report;
+
+    r->lost += c->down.lost;
+    r->retries += c->down.retries;
+    c->down.lost = c->down.retries = 0;
+    lane_leave(&c->down);
+    segment_detach(&c->segment);
+    enum end end = attach(c);
+    if (end == GO_ON && !c->options.observe)
+        end = claim(c);
+    if (end != GO_ON)
+        return end;
+    r->reattached++;
+    complain(c, "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
+             "nothing was left unread of the old one, %" PRIu64 " messages of the new one came before",
+             how, c->segment.header.session, c->segment.header.host_pid,
+             (double)(clock_now_ns() - begin) * 1e-9, c->down.head);
+    return GO_ON;
+}
+
+/* ---- the two loops ---- */
+
+static enum end write_all(struct client *c, const void *bytes, size_t length)
+{
+    const char *from = bytes;
+
+    while (length > 0) {
+        const ssize_t written = write(c->output, from, length);
+        if (written >= 0) {
+            from += written;
+            length -= (size_t)written;
+        } else if (errno == EFAULT) { /* how the kernel meets pages that are gone */
+            return host_ended(c, HOST_SHRUNK);
+        } else if (errno != EINTR) {
+            return fail(c, EXIT_SYSTEM, "write to %s: %s", c->options.output, strerror(errno));
+        } else if (stop) {
+            return END_STOPPED;
+        }
+    }
+    return GO_ON;
+}
+
+static enum end write_message(struct client *c, const struct lane_message *message)
+{
+    if (!c->options.ndjson)
+        return write_all(c, message->payload, message->length);
+    return write_all(c, c->line,
+                     payload_json(c->line, c->segment.header.payload_kind, message));
+}
+
+/* Copies the message into the next slot of the up lane; lane_commit sends it. */
+static enum end prepare_echo(struct client *c, const struct lane_message *message)
+{
+    unsigned char *to;
+
+    while (lane_reserve(&c->up, &to) == LANE_FULL) {
+        const enum end end = wait_until(c, lane_writable, &c->up, 0);
+        if (end != GO_ON)
+            return end;
+    }
+    memcpy(to, message->payload, message->length);
+    return GO_ON;
+}
+
+static uint32_t crc_for(const struct client *c, const unsigned char *payload, uint32_t length,
+                        uint64_t n)
+{
+    return c->segment.header.flags & SHM_FLAG_CRC ? payload_crc32(payload, length, (uint32_t)n) : 0;
+}
+
+/* What the run does with one message, where it lies; *result is what lane_confirm said of it. */
+static enum end use(struct client *c, struct lane_message *message, enum lane_result *result)
+{
+    struct report *r = &c->report;
+    const unsigned char *in_slot = message->payload;
+    const uint32_t crc = crc_for(c, in_slot, message->length, message->n);
+    const bool crc_ok = !(c->segment.header.flags & SHM_FLAG_CRC) || crc == message->crc32;
+    const bool verified =
+        !c->options.verify || payload_matches(c->segment.header.payload_kind, message);
+    const bool writes = c->output >= 0 && crc_ok;
+    enum end end = GO_ON;
+
+    if (c->options.echo)
+        end = prepare_echo(c, message);
+    if (end == GO_ON && writes && c->options.lossless) { /* nobody overwrites it yet */
+        end = write_message(c, message);
+    } else if (writes) {
+        memcpy(c->stage, in_slot, message->length);
+        message->payload = c->stage;
+    }
+    *result = lane_confirm(&c->down, message);
+    if (end != GO_ON || *result != LANE_OK)
+        return end;
+    r->crc_errors += !crc_ok;
+    r->verify_errors += !verified;
+    if (c->options.echo)
+        lane_commit(&c->up, message->length, 0, crc_for(c, in_slot, message->length, c->up.next));
+    if (writes && !c->options.lossless)
+        end = write_message(c, message);
+    return end;
+}
+
+static void record(struct client *c, const struct lane_message *message, uint64_t now)
+{
+    struct report *const r = &c->report;
+
+    if (r->messages++ == 0) {
+        const size_t room = sizeof r->first_payload;
+        r->first_wait_ns = now - r->begin_ns;
+        r->first_seen_ns = now;
+        r->first = *message;
+        memcpy(r->first_payload, message->payload, message->length < room ? message->length : room);
+    }
+    r->bytes += message->length;
+    r->last_seen_ns = now;
+    /* A timestamp a few ns ahead of a clock read on another CPU is age 0. */
+    latency_record(&r->seen, now > message->timestamp_ns ? now - message->timestamp_ns : 0);
+    latency_record(&r->due, now > message->due_ns ? now - message->due_ns : 0);
+    if (message->timestamp_ns > now)
+        segment_note_future(&c->segment, message->timestamp_ns, now);
+    if (c->next_live_ns != 0 && now >= c->next_live_ns) {
+        report_live(c->text, r, message, c->segment.header.payload_kind, now);
+        c->next_live_ns = now + 1000000000u;
+    }
+}
+
+static enum end receive(struct client *c)
+{
+    struct report *const r = &c->report;
+    struct lane *const lane = &c->down;
+    const bool plain = !c->options.verify && !c->options.echo && c->output < 0 &&
+                       !(c->segment.header.flags & SHM_FLAG_CRC);
+    struct lane_message message;
+
+    for (;;) {
+        enum end end = GO_ON;
+        enum lane_result result = lane_next(lane, &message);
+        if (result == LANE_OK) {
+            const uint64_t now = clock_now_ns();
+            if (plain)
+                result = lane_confirm(lane, &message);
+            else
+                end = use(c, &message, &result);
+            if (end != GO_ON)
+                return end;
+            if (result == LANE_OK) {
+                record(c, &message, now);
+                lane_release(lane, &message);
+                if (r->messages == c->options.count)
+                    return END_COUNT;
+                if (!stop)
+                    continue;
+            }
+        }
+        if (stop)
+            return END_STOPPED;
+        switch (result) {
+        case LANE_EMPTY:
+        case LANE_PENDING:
+            end = wait_until(c, readable, lane, lane->next);
+            /* Said to be there, but never whole: no host does that for so long. */
+            if (end == END_SILENT && result == LANE_PENDING)
+                return END_DAMAGED;
+            break;
+        case LANE_LAPPED:
+            break;
+        case LANE_DROPPED:
+            if (c->options.lossless || c->options.echo)
+                return END_DROPPED;
+            lane->lost -= lane->next; /* swept away with a dead predecessor: what was missed */
+            end = claim(c);
+            lane->lost += lane->next;
+            break;
+        default:
+            return END_DAMAGED;
+        }
+        if (end != GO_ON)
+            return end;
+    }
+}
+
+/* An empty message ends the stream: nobody could tell a finished sender from a dead one else. */
+static enum end send_source(struct client *c)
+{
+    struct pollfd ready = {.fd = c->source, .events = POLLIN};
+    struct report *const r = &c->report;
+    ssize_t length = 1;
+
+    while (length > 0) {
+        unsigned char *payload;
+        enum end end = stop ? END_STOPPED : wait_until(c, lane_writable, &c->up, 0);
+        if (end != GO_ON)
+            return end;
+        while (poll(&ready, 1, 50) <= 0) { /* a quiet source; meanwhile the host may go */
+            const enum host_state host = segment_host(&c->segment, clock_now_ns());
+            if (stop)
+                return END_STOPPED;
+            if (host != HOST_LIVE && host != HOST_STALLED)
+                return host_ended(c, host);
+        }
+        if (lane_reserve(&c->up, &payload) != LANE_OK)
+            continue;
+        length = read(c->source, payload, c->up.capacity);
+        if (length < 0 && errno == EFAULT)
+            return host_ended(c, HOST_SHRUNK);
+        if (length < 0)
+            return fail(c, EXIT_SYSTEM, "read %s: %s", c->options.source, strerror(errno));
+        lane_commit(&c->up, (uint32_t)length, 0,
+                    crc_for(c, payload, (uint32_t)length, c->up.next));
+        if (length > 0) {
+            r->last_seen_ns = clock_now_ns();
+            if (r->messages++ == 0)
+                r->first_seen_ns = r->last_seen_ns;
+            r->bytes += (uint64_t)length;
+        }
+        if (r->messages == c->options.count)
+            break;
+    }
+    const enum end end = wait_until(c, drained, &c->up, 0);
+    return end == GO_ON ? END_COUNT : end;
+}
+
+/* ---- the end ---- */
+
+static void conclude(struct client *c, enum end end)
+{
+    struct report *r = &c->report;
+
+    switch (end) {
+    case END_HOST:
+        if (r->host == HOST_DIED)
+            fail(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
+                 c->segment.header.host_pid);
+        else if (r->host == HOST_SHRUNK)
+            fail(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
+        else if (c->options.source && !lane_drained(&c->up))
+            fail(c, EXIT_DATA, "the host closed before it took everything");
+        break;
+    case END_SILENT:
+        fail(c, EXIT_NO_HOST,
+             r->host == HOST_STALLED
+                 ? "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it"
+                 : "the host (pid %" PRIu64 ") lives, but sent nothing for %g s; see --timeout",
+             c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
+        break;
+    case END_DROPPED:
+        fail(c, EXIT_DATA, "the host dropped this client: it had not moved for the host's "
+                           "--stall-timeout; read faster, or raise that");
+        break;
+    case END_DAMAGED:
+        fail(c, EXIT_REFUSED, "the segment holds what no host writes (message %" PRIu64
+                              "); restart host.py", c->down.next);
+        break;
+    default:
+        break;
+    }
+    if (c->exit_code == EXIT_DONE && (r->crc_errors || r->verify_errors))
+        fail(c, EXIT_DATA, "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check",
+             r->crc_errors, r->verify_errors);
+    if (c->exit_code == EXIT_DONE && r->lost && (c->options.lossless || c->options.echo))
+        fail(c, EXIT_DATA, "%" PRIu64 " messages were lost", r->lost);
+}
+
+static void run(struct client *c)
+{
+    struct report *r = &c->report;
+    r->clock = clock_measure();
+    latency_reset(&r->seen);
+    latency_reset(&r->due);
+    enum end end = attach(c);
+    if (c->options.peek && end == GO_ON) {
+        report_peek(c->text, c->style, &c->segment);
+        segment_detach(&c->segment);
+        return;
+    }
+    const bool attached = end == GO_ON;
+    if (c->style.terminal && !c->options.quiet && !c->options.json)
+        c->next_live_ns = clock_now_ns() + 500000000u;
+    getrusage(RUSAGE_SELF, &r->begin_usage);
+    r->begin_ns = clock_now_ns();
+    if (end == GO_ON && !c->options.observe) /* last: what is published from here on is timed */
+        end = claim(c);
+    while (end == GO_ON) {
+        end = c->source >= 0 ? send_source(c) : receive(c);
+        if (end == END_HOST && c->options.reattach && r->host != HOST_SHRUNK)
+            end = reattach(c);
+    }
+    r->end_ns = clock_now_ns();
+    getrusage(RUSAGE_SELF, &r->end_usage);
+    r->lost += c->down.lost;
+    r->retries += c->down.retries;
+    r->missed_wakeups = c->waiter.missed_wakeups;
+    r->clock_gap_s = c->segment.clock_gap_s;
+    r->wait = wait_mode_names[c->options.wait];
+    conclude(c, end);
+    if (attached && c->options.json)
+        report_json(stdout, r, &c->segment);
+    else if (attached && !c->options.quiet)
+        report_text(c->text, c->style, r, &c->segment, c->source >= 0);
+    if (c->segment.base != NULL)
+        lane_leave(&c->down);
+    segment_detach(&c->segment);
+}
+
+static int open_file(struct client *c, const char *path, int flags, int standard)
+{
+    if (path == NULL)
+        return -1;
+    const int fd = strcmp(path, "-") == 0 ? standard : open(path, flags | O_CLOEXEC, 0666);
+    if (fd < 0)
+        fail(c, EXIT_SYSTEM, "open %s: %s", path, strerror(errno));
+    return fd;
+}
+
+int main(int argc, char **argv)
+{
+    static struct client c; /* static: the histograms are large, and begin as zeros */
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
+
+    /* A closed standard descriptor must not become the segment's. */
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+            return EXIT_SYSTEM;
+    c.options = parse_options(argc, argv);
+    const bool to_stdout = c.options.output != NULL && strcmp(c.options.output, "-") == 0;
+    c.text = to_stdout ? stderr : stdout;
+    c.style = report_style(c.text);
+    c.segment.fd = c.output = c.source = -1;
+    if (no_stdout && (to_stdout || !c.options.quiet))
+        return fail(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it"),
+               c.exit_code;
+    pin(&c.options);
+    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        sigaction(signals[i], &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write, with a line of its own */
+    segment_guard();
+
+    c.output = open_file(&c, c.options.output, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    c.source = open_file(&c, c.options.source, O_RDONLY, STDIN_FILENO);
+    if (c.exit_code == EXIT_DONE)
+        run(&c);
+    if (c.output >= 0 && !to_stdout && close(c.output) != 0)
+        fail(&c, EXIT_SYSTEM, "close %s: %s", c.options.output, strerror(errno));
+    free(c.stage);
+    free(c.line);
+    if ((fflush(c.text) != 0 || ferror(c.text)) && c.exit_code == EXIT_DONE)
+        fail(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
+    return c.exit_code;
+}

@@ -1,0 +1,1121 @@
+#!/usr/bin/env python3
+"""host.py - creates the shared memory segment and publishes into it (standard library only).
+
+Reads top to bottom: layout, name, clock, lane, segment, the jobs, command line. The C side is
+include/shm_layout.h and src/; README.md has the walkthrough.
+"""
+import sys
+
+if sys.version_info < (3, 8):
+    sys.exit("host.py: needs Python 3.8 or newer (multiprocessing.shared_memory), this is %d.%d"
+             % sys.version_info[:2])
+
+import signal
+
+
+class Stop:
+    """Set by a signal; every loop looks at it. A handler may do no more than this."""
+    signal = 0
+
+    @classmethod
+    def handler(cls, number, _frame):
+        cls.signal = number
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+if __name__ == "__main__":  # before the slow imports: Ctrl-C must not end in a traceback
+    for _number in STOP_SIGNALS:
+        signal.signal(_number, Stop.handler)
+
+import argparse
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import select
+import stat
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from multiprocessing import resource_tracker, shared_memory
+from typing import Callable, Dict, List, Optional, Tuple
+
+DONE, SYSTEM, USAGE, NO_CLIENT, REFUSED, DATA = 0, 1, 2, 3, 5, 6  # exit codes
+
+
+class Failure(Exception):
+    """Ends the program: one line on standard error, one exit code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+# ---- layout: the mirror of include/shm_layout.h ------------------------------------------------
+
+MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 1, 1024, 32, 128
+STARTING, LIVE, CLOSED = 0, 1, 2
+LOSSLESS, BLOCKS, ATTACHED = 1, 2, 4
+RAW, SAMPLE, FLAG_CRC = 0, 1, 1
+DOWN, UP = 0, 1
+U32, U64 = ctypes.c_uint32, ctypes.c_uint64
+
+
+class Header(ctypes.Structure):
+    _fields_ = [("magic", ctypes.c_char * 8), ("version", U32), ("header_size", U32),
+                ("total_size", U64), ("slot_count", U32), ("slot_stride", U32),
+                ("payload_capacity", U32), ("flags", U32), ("session", U64), ("host_pid", U64),
+                ("payload_kind", U32), ("zero", U32 * 17)]
+
+
+class Status(ctypes.Structure):
+    _fields_ = [("state", U32), ("zero", U32), ("heartbeat_ns", U64), ("zeros", U64 * 14)]
+
+
+class LaneBlock(ctypes.Structure):
+    _fields_ = [("head", U64), ("zero", U64 * 15), ("cursor", U64), ("consumer_pid", U32),
+                ("consumer_flags", U32), ("waiting", U32), ("zero1", U32), ("zeros", U64 * 13)]
+
+
+class Slot(ctypes.Structure):
+    _fields_ = [("seq", U64), ("timestamp_ns", U64), ("due_ns", U64), ("length", U32),
+                ("crc32", U32)]
+
+
+class Sample(ctypes.Structure):
+    _fields_ = [("index", U64), ("time_s", ctypes.c_double), ("accel", ctypes.c_float * 3),
+                ("gyro", ctypes.c_float * 3), ("temperature", ctypes.c_float), ("zero", U32),
+                ("zeros", ctypes.c_uint8 * 16)]
+
+
+STATUS_AT, STATE_AT, BEAT_AT = BLOCK, BLOCK // 4, (BLOCK + Status.heartbeat_ns.offset) // 8
+HEARTBEAT_NS, SILENCE_NS = 50_000_000, 1_000_000_000  # twice as often as promised
+LITTLE = sys.byteorder == "little"
+HIGH = 32 if LITTLE else 0  # where the second of two u32 stands in the u64 that holds both
+
+
+def pair(first: int, second: int) -> int:
+    """Two neighbouring u32 fields as the one u64 that is stored."""
+    return first | second << 32 if LITTLE else first << 32 | second
+
+
+# ---- name: the same rule as src/shm_name.c -----------------------------------------------------
+
+def normalise_name(name: str, system: str = sys.platform) -> str:
+    """The name with exactly one leading slash; ValueError says what is wrong with it."""
+    bare = name[1:] if name.startswith("/") else name
+    raw = os.fsencode(bare)
+    limit = 31 if system == "darwin" else 256  # with the slash: PSHMNAMLEN; NAME_MAX + 1
+    if not bare:
+        raise ValueError("is only a slash" if name else "is empty")
+    for byte in raw:
+        if byte < 0x20 or byte == 0x7f:
+            raise ValueError("has a NUL or control character")
+        if byte == 0x2f:
+            raise ValueError("has a slash inside")
+    if bare in (".", ".."):
+        raise ValueError("is a folder, not a name")
+    if len(raw) + 1 > limit:
+        raise ValueError("is too long (Linux: 255 bytes after the slash, macOS: 31 with it)")
+    return "/" + bare
+
+
+# ---- clock and histogram -----------------------------------------------------------------------
+
+def choose_clock(module=time) -> Tuple[str, Callable[[], int]]:
+    """The clock of include/latency.h, by symbol: only macOS has CLOCK_UPTIME_RAW."""
+    if hasattr(module, "CLOCK_UPTIME_RAW"):
+        clock_id = module.CLOCK_UPTIME_RAW
+        return "CLOCK_UPTIME_RAW", lambda: module.clock_gettime_ns(clock_id)
+    return "CLOCK_MONOTONIC", module.monotonic_ns  # the same clock there, and a cheaper call
+
+
+CLOCK_NAME, clock = choose_clock()
+
+
+class Latency:
+    """Durations in constant memory: 128 steps an octave, as src/latency.c."""
+
+    def __init__(self) -> None:
+        self.counts: Dict[int, int] = Counter()
+        self.count = self.sum = self.max = 0
+        self.min = 1 << 63
+
+    def record(self, ns: int) -> None:
+        shift = max(ns.bit_length() - 8, 0)
+        self.counts[(ns >> shift) + 1 << shift] += 1  # key: the end of the step
+        self.count += 1
+        self.sum += ns
+        self.min = min(self.min, ns)
+        self.max = max(self.max, ns)
+
+    def percentile(self, fraction: float) -> int:
+        seen = 0
+        for end in sorted(self.counts):
+            seen += self.counts[end]
+            if seen >= fraction * self.count - 1e-6:
+                return max(min(end - 1, self.max), self.min)
+        return 0
+
+    def summary(self) -> Optional[dict]:
+        if not self.count:
+            return None
+        names = {"p50": .5, "p90": .9, "p99": .99, "p99_9": .999}
+        return {"min": self.min, **{name: self.percentile(f) for name, f in names.items()},
+                "max": self.max, "mean": round(self.sum / self.count, 1)}
+
+    def bars(self, width: int = 40) -> List[str]:
+        octaves: Dict[int, int] = Counter()
+        for end, count in self.counts.items():
+            octaves[(end - 1).bit_length()] += count
+        return ["  below %-10s %9d %s" % (duration(1 << bit), octaves[bit],
+                                          "#" * -(-octaves[bit] * width // max(octaves.values())))
+                for bit in range(min(octaves), max(octaves) + 1)]
+
+
+def duration(ns: float) -> str:
+    for unit in ("ns", "us", "ms", "s"):
+        if ns < 999.5 or unit == "s":
+            digits = 0 if unit == "ns" or ns >= 99.95 else 1 if ns >= 9.995 else 2
+            return "%.*f %s" % (digits, ns, unit)
+        ns /= 1000
+    return ""
+
+
+# ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
+
+FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(platform.machine())
+if not sys.platform.startswith("linux"):
+    FUTEX_CALL = None
+FUTEX_WAIT, FUTEX_WAKE, PR_SET_TIMERSLACK = 0, 1, 29
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Timespec(ctypes.Structure):
+    _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
+
+
+def futex(address: int, operation: int, value: int, timeout_s: float = 0) -> int:
+    """0, or -errno. The address is that of the low half of a head."""
+    timeout = Timespec(int(timeout_s), int(timeout_s % 1 * 1e9))
+    result = libc.syscall(ctypes.c_long(FUTEX_CALL), ctypes.c_void_p(address),
+                          ctypes.c_int(operation), ctypes.c_uint32(value & 0xffffffff),
+                          ctypes.byref(timeout) if timeout_s else None, None, 0)
+    return 0 if result >= 0 else -ctypes.get_errno()
+
+
+# ---- lane: both verbs --------------------------------------------------------------------------
+
+def make_fence() -> Callable[[], None]:
+    """The two halves of a full memory barrier, to be called one after the other.
+
+    Python has no fence instruction. Releasing and taking a private lock that is always held is one
+    on x86-64 (two locked instructions) and on ARMv8 (store-release, then load-acquire): what stands
+    before the pair is seen before what stands behind it. That is the machines' promise, not the
+    language's, and RISC-V's libc breaks it: see README "Memory order", tests/model/order_model.py.
+    """
+    lock = threading.Lock()
+    lock.acquire()
+    return lock.release, lock.acquire
+
+
+class Lane:
+    """One direction of a segment. The steps are named as in src/lane.c and in the model.
+
+    Live fields are written as aligned 8-byte stores only (words[...] = ...). struct.pack_into
+    would clear the field first, and the other side would see the zeros (CPython issue 156866).
+    """
+
+    def __init__(self, segment: "Segment", index: int) -> None:
+        block = BLOCK * 2 * (1 + index)
+        self.segment, self.words, self.ints = segment, segment.words, segment.ints
+        self.head = block // 8
+        self.cursor = (block + LaneBlock.cursor.offset) // 8
+        self.owner = (block + LaneBlock.consumer_pid.offset) // 8
+        self.waiting = (block + LaneBlock.waiting.offset) // 4
+        self.slots, self.stride = segment.slot_count, segment.slot_stride
+        self.first = HEADER_SIZE + index * self.slots * self.stride
+        self.futex_at = segment.address + block + (0 if LITTLE else 4)
+        self.fence = make_fence()
+        self.seen_cursor = self.missed_wakeups = 0
+
+    def consumer(self) -> Tuple[int, int]:
+        """(pid, flags) of the consumer; (0, 0): nobody."""
+        owner = self.words[self.owner]
+        low, high = owner & 0xffffffff, owner >> 32
+        return (low, high) if LITTLE else (high, low)
+
+    def wake(self) -> None:
+        """SYNC wake: pairs with "sleep" (src/waiter.c). Either we see that the consumer waits, or
+        it sees our head."""
+        release, acquire = self.fence
+        release(); acquire()
+        if self.ints[self.waiting] and FUTEX_CALL:
+            futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
+
+    def writer(self, make_room: Callable[[int], int]) -> Tuple[Callable, Callable]:
+        """(reserve, commit): reserve() marks the next slot and returns the byte offset of its
+        payload, commit(length, due) publishes it and returns when. Closures, because bound cells
+        cost half of what attributes do. make_room(n) waits until message n may overwrite its slot
+        and returns the last message that needs no further question."""
+        words, head, owner, wake = self.words, self.head, self.owner, self.wake
+        release, acquire = self.fence
+        first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
+        blocks = BLOCKS << HIGH
+        now = clock
+        n = words[head]
+        limit = slot = 0
+
+        def reserve() -> int:
+            nonlocal slot, limit
+            if n >= limit:
+                limit = make_room(n + 1)
+            slot = first + (n + 1 & mask) * stride
+            words[slot] = 2 * n + 1          # SYNC seq = 2n-1
+            release(); acquire()             # SYNC F1: pairs with R4
+            return (slot << 3) + SLOT_HEAD
+
+        def commit(length_and_crc: int, due: int = 0) -> int:
+            """length, or pair(length, crc); due 0: no schedule"""
+            nonlocal n
+            n += 1
+            words[slot + 3] = length_and_crc
+            timestamp = now()
+            words[slot + 2] = due or timestamp
+            words[slot + 1] = timestamp
+            release(); acquire()             # SYNC F2: pairs with "seq load"
+            words[slot] = 2 * n              # SYNC seq = 2n
+            words[head] = n                  # SYNC head = n: pairs with "head load"
+            if words[owner] & blocks:
+                wake()
+            return timestamp
+
+        return reserve, commit
+
+    def reader(self) -> Tuple[Callable, Callable, Callable]:
+        """(take, confirm, done): take() is the next message's payload as a memoryview of the slot,
+        or None; confirm() tells whether it was whole until now; done() frees the slot."""
+        words, head, cursor, memory = self.words, self.head, self.cursor, self.segment.memory
+        release, acquire = self.fence
+        first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
+        capacity, crc_on = self.segment.capacity, self.segment.crc
+        n = words[cursor] + 1
+        slot = first + (n & mask) * stride
+        crc_wanted = 0
+
+        def take() -> Optional[memoryview]:
+            nonlocal crc_wanted
+            if words[head] < n or words[slot] != 2 * n:  # SYNC head load, seq load
+                return None
+            release(); acquire()             # SYNC acquire fence: pairs with F2, before the payload
+            length, crc_wanted = self.split(words[slot + 3])
+            if length > capacity:
+                raise Failure(REFUSED, f"the client wrote an impossible length, {length} bytes")
+            at = (slot << 3) + SLOT_HEAD
+            return memory[at:at + length]
+
+        def confirm(payload: memoryview) -> bool:
+            good = not crc_on or crc32(payload, n) == crc_wanted
+            release(); acquire()             # SYNC R4: pairs with F1; and releases "cursor store"
+            return words[slot] == 2 * n and good  # SYNC seq again
+
+        def done() -> None:
+            nonlocal n, slot
+            words[cursor] = n                # SYNC cursor store: after the fence of confirm
+            n += 1
+            slot = first + (n & mask) * stride
+
+        return take, confirm, done
+
+    @staticmethod
+    def split(word: int) -> Tuple[int, int]:
+        return (word & 0xffffffff, word >> 32) if LITTLE else (word >> 32, word & 0xffffffff)
+
+    def sleep(self, next_n: int) -> None:
+        """Blocks until message next_n is published, 100 ms at most."""
+        release, acquire = self.fence
+        self.ints[self.waiting] = 1
+        release(); acquire()                 # SYNC sleep: pairs with "wake" (src/lane.c)
+        head = self.words[self.head]
+        if head < next_n and futex(self.futex_at, FUTEX_WAIT, head, 0.1) == -errno.ETIMEDOUT:
+            self.missed_wakeups += self.words[self.head] != head
+        self.ints[self.waiting] = 0
+
+
+def crc32(payload, n: int) -> int:
+    return zlib.crc32(payload, n & 0xffffffff)
+
+
+# ---- segment -----------------------------------------------------------------------------------
+
+class Segment:
+    """The shared memory object: one host a name, memory reserved, gone at the end."""
+
+    def __init__(self, name: str, size: int, slots: int, kind: int, crc: bool,
+                 say: Callable[[str], None]) -> None:
+        self.name, self.capacity, self.slot_count, self.crc = name, size, slots, crc
+        self.slot_stride = -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
+        self.total = HEADER_SIZE + 2 * slots * self.slot_stride
+        self.path = "/dev/shm" + name if sys.platform.startswith("linux") else ""
+        self.session = int.from_bytes(os.urandom(8), "little") or 1
+        self.name_is_gone = False
+        self.lock_path, self.lock = self.take_lock()
+        # The resource tracker is started in here and inherits the mask: a hang-up of the terminal
+        # must not end it before us, or it would complain. It ignores SIGINT and SIGTERM by itself.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        try:
+            self.clear_stale(say)
+            self.create()
+        except BaseException:
+            self.drop_lock()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+        self.memory = memoryview(self.shm.buf)
+        pinned = ctypes.c_char.from_buffer(self.memory)
+        self.address = ctypes.addressof(pinned)  # of the mapping; valid until close()
+        del pinned
+        self.ints = self.memory.cast("I")
+        self.doubles = self.memory.cast("d")
+        self.words = self.memory.cast("Q")
+        if sys.implementation.name != "cpython":  # PyPy's memoryview stores byte by byte
+            self.words = (U64 * len(self.words)).from_buffer(self.memory)
+        header = Header(version=VERSION, header_size=HEADER_SIZE, total_size=self.total,
+                        slot_count=slots, slot_stride=self.slot_stride, payload_capacity=size,
+                        flags=FLAG_CRC if crc else 0, session=self.session, host_pid=os.getpid(),
+                        payload_kind=kind)
+        self.memory[:BLOCK] = bytes(header)
+        self.words[0] = int.from_bytes(MAGIC, sys.byteorder)  # whole or not there at all
+        self.lanes = [Lane(self, DOWN), Lane(self, UP)]
+
+    def take_lock(self) -> Tuple[str, int]:
+        """An exclusive flock, which the kernel releases when its holder dies, however it dies."""
+        digest = hashlib.sha256(os.fsencode(self.name)).hexdigest()[:16]
+        try:
+            path = os.path.join(tempfile.gettempdir(), f"shmprueba-{os.getuid()}-{digest}.lock")
+            while True:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # A holder that ends removes the file: the lock must be on the one that is there.
+                    if os.path.samestat(os.fstat(fd), os.stat(path)):
+                        return path, fd
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    os.close(fd)
+                    if error.errno not in (errno.EAGAIN, errno.EACCES):
+                        raise
+                    raise Failure(NO_CLIENT, "another host of this name is running (it holds "
+                                             f"{path}); end it, or choose another --name")
+                os.close(fd)
+        except OSError as error:
+            raise Failure(SYSTEM, f"lock file: {error}; set TMPDIR to a folder you can write to")
+
+    def drop_lock(self) -> None:
+        os.unlink(self.lock_path)
+        os.close(self.lock)
+
+    def clear_stale(self, say: Callable[[str], None]) -> None:
+        """Replaces what a dead host left; refuses what is alive, or not ours."""
+        if self.path:
+            try:
+                found = os.lstat(self.path)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise Failure(SYSTEM, f"{self.path}: {error.strerror}; is /dev/shm mounted?")
+            if not stat.S_ISREG(found.st_mode):
+                raise Failure(REFUSED, f"refused: {self.path} is not a shared memory object; "
+                                       "remove it, or choose another --name")
+            if found.st_uid != os.getuid():
+                raise Failure(REFUSED, f"refused: {self.path} belongs to user {found.st_uid}; "
+                                       "choose another --name")
+            if found.st_size == 0:
+                os.unlink(self.path)
+                return say("an empty segment was in the way: replaced")
+        try:
+            old = shared_memory.SharedMemory(self.name[1:])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise Failure(REFUSED, f"refused: something else has this name ({error}); "
+                                   "choose another --name")
+        try:
+            head = bytes(old.buf[:2 * BLOCK])
+            pid = Header.from_buffer_copy(head).host_pid if len(head) >= BLOCK else 0
+            if len(head) < 2 * BLOCK or head[:8] not in (MAGIC, bytes(8)):
+                raise Failure(REFUSED, "refused: the segment of this name was not made by host.py; "
+                                       "choose another --name")
+            begin = now = clock()
+            first = beat = int.from_bytes(head[BEAT_AT * 8:][:8], sys.byteorder)
+            # A heartbeat of the last second may be a live host's whose temp folder is not ours:
+            # watch until it has moved, or is old.
+            while abs(now - beat) < SILENCE_NS or now - begin < 300_000_000:
+                time.sleep(0.01)
+                now = clock()
+                beat = int.from_bytes(old.buf[BEAT_AT * 8:BEAT_AT * 8 + 8], sys.byteorder)
+                if beat != first:
+                    raise Failure(NO_CLIENT, f"another host (pid {pid}) is running under this name; "
+                                             "end it, or choose another --name")
+        except Failure:
+            self.forget(self.name)  # attaching put it on the tracker's list
+            raise
+        finally:
+            old.close()
+        old.unlink()
+        say(f"a stale segment was in the way (its host, pid {pid}, is gone): replaced")
+
+    @staticmethod
+    def forget(name: str) -> None:
+        """Takes a name off the resource tracker's list without unlinking it."""
+        resource_tracker.unregister(name, "shared_memory")
+
+    def create(self) -> None:
+        try:
+            self.shm = shared_memory.SharedMemory(self.name[1:], create=True, size=self.total)
+        except FileExistsError:
+            raise Failure(NO_CLIENT, "another host of this name started at the same moment; end it, "
+                                     "or choose another --name")
+        except OSError as error:
+            raise Failure(SYSTEM, f"shm_open of {self.total} bytes: {error.strerror}"
+                          + ("; is /dev/shm mounted?" if error.errno == errno.ENOENT else ""))
+        if not self.path:
+            self.inode = 0
+            return
+        try:
+            # SharedMemory only sets the size; a full /dev/shm would be SIGBUS at some later store.
+            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                self.inode = os.fstat(fd).st_ino
+                os.posix_fallocate(fd, 0, self.total)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.shm.close()
+            self.shm.unlink()
+            if error.errno != errno.ENOSPC:
+                raise Failure(SYSTEM, f"reserving {self.total} bytes: {error.strerror}")
+            room = os.statvfs("/dev/shm")
+            raise Failure(SYSTEM, f"/dev/shm is too small: {self.total} bytes needed, "
+                                  f"{room.f_bavail * room.f_frsize} free; use fewer --slots or a "
+                                  "smaller --size (in a container: --shm-size)")
+
+    def beat(self, now: int) -> None:
+        self.words[BEAT_AT] = now
+
+    def go_live(self) -> None:
+        self.beat(clock())
+        release, acquire = self.lanes[DOWN].fence
+        release(); acquire()  # the header before the state that says it is there
+        self.ints[STATE_AT] = LIVE
+
+    def still_named(self) -> bool:
+        """Is our object still the one under our name? (Linux; elsewhere nobody can tell.)"""
+        if self.path and not self.name_is_gone:
+            try:
+                self.name_is_gone = os.stat(self.path).st_ino != self.inode
+            except OSError:
+                self.name_is_gone = True
+        return not self.name_is_gone
+
+    def end(self) -> None:
+        """CLOSED, unlink, unmap. Clients that are attached go on reading what is there."""
+        release, acquire = self.lanes[DOWN].fence
+        release(); acquire()  # every head before the state that says there will be no other
+        self.ints[STATE_AT] = CLOSED
+        self.lanes[DOWN].wake()
+        if self.still_named():
+            self.shm.unlink()
+        else:
+            self.forget(self.name)
+        self.drop_lock()
+
+    def unmap(self) -> None:
+        """Only when nobody holds a view any more: they all go first, or close() raises."""
+        for lane in self.lanes:
+            lane.words = lane.ints = None
+        for view in (self.words, self.doubles, self.ints, self.memory):
+            if isinstance(view, memoryview):
+                view.release()
+        del self.words, self.doubles, self.ints, self.memory
+        self.shm.close()
+
+
+# ---- the jobs ----------------------------------------------------------------------------------
+
+class Ended(Exception):
+    """Leaves a job from wherever it waits: a signal, or the end of COMMAND."""
+
+
+def make_filler(segment: Segment) -> Callable[[int, int], int]:
+    """fill(at, n): writes the generated payload of message n at byte offset `at`, returns its
+    length. The formulas are those of src/payload.c, in exact binary fractions."""
+    memory, words, doubles, size = segment.memory, segment.words, segment.doubles, segment.capacity
+    pattern = memoryview(bytes(i % 251 for i in range(251)) * (size // 251 + 2))
+
+    def swing(n: int) -> float:  # a sine made of two parabolas
+        x = (n % 1024 - 512) / 512
+        return 4 * x * (1 - abs(x))
+
+    tails = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256),
+                         9.8125 + .0625 * swing(2 * n), .25 * swing(n + 256), -.125 * swing(n),
+                         .03125 * swing(4 * n), 36.5 + .25 * swing(n + 512)) for n in range(1024)]
+    head = ctypes.sizeof(Sample)
+
+    def fill_sample(at: int, n: int) -> int:
+        word = at >> 3
+        words[word] = n
+        doubles[word + 1] = n * 0.001
+        memory[at + 16:at + 64] = tails[n & 1023]
+        if size > head:
+            memory[at + head:at + size] = pattern[(n + head) % 251:][:size - head]
+        return size
+
+    def fill_pattern(at: int, n: int) -> int:
+        memory[at:at + size] = pattern[n % 251:][:size]
+        return size
+
+    return fill_sample if size >= head else fill_pattern
+
+
+class Host:
+    """One run: a segment, perhaps a child, one of the jobs, a report."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.name = options.name
+        self.child: Optional[subprocess.Popen] = None
+        self.stall_ns = int(options.stall_timeout * 1e9)
+        self.out = sys.stderr if options.sink == "-" else sys.stdout
+        self.live = (self.out is not None and self.out.isatty() and not options.quiet
+                     and not options.json and os.environ.get("TERM") != "dumb")
+        self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
+        self.received = self.client = self.next_care = self.next_line = 0
+        self.had_client = self.client_died = False
+        self.publish_ns, self.round_trip = Latency(), Latency()
+
+    # -- words
+
+    def say(self, text: str) -> None:
+        """Something went wrong, or nearly: one line on standard error."""
+        clear = "\r\033[K" if self.live and self.next_line else ""
+        print(f"{clear}host.py: {self.name}: {text}", file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        if not self.options.quiet and not self.options.json:
+            print(text, file=self.out, flush=True)
+
+    # -- looking after things, at least every 50 ms, wherever the host waits
+
+    def care(self, now: int) -> None:
+        if now < self.next_care:
+            return
+        self.next_care = now + HEARTBEAT_NS
+        segment, down = self.segment, self.down
+        segment.beat(now)
+        if Stop.signal or (self.child and self.child.poll() is not None):
+            raise Ended
+        pid, flags = down.consumer()
+        if pid and not alive(pid):
+            self.drop(pid, flags, "is gone")
+            self.client_died = True
+            pid = 0
+        self.client = pid
+        self.had_client = self.had_client or bool(flags & ATTACHED)
+        if now >= self.next_line:
+            self.next_line = now + 1_000_000_000
+            if not segment.name_is_gone and not segment.still_named():
+                self.say("its name is gone: another process unlinked it (a Python before 3.13 that "
+                         "attached with SharedMemory does so when it ends: give it track=False, or "
+                         "unregister it there); attached clients go on, new ones find no host")
+            if self.live:
+                self.line(now, pid)
+
+    def line(self, now: int, pid: int) -> None:
+        count = self.received if self.options.sink else self.published
+        seconds = (now - self.begin) * 1e-9 if self.begin else 0
+        lag = self.segment.words[self.down.head] - self.segment.words[self.down.cursor]
+        client = f"client pid {pid}, lag {lag}" if pid else "no client"
+        print(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds if seconds else 0:.0f} a "
+              f"second  {client}\033[K", end="", file=self.out, flush=True)
+
+    def drop(self, pid: int, flags: int, why: str) -> None:
+        """Takes the lane from a consumer. There is no compare-and-swap here: if a successor took
+        over between the look and the store, it finds its claim gone and claims again."""
+        if self.down.consumer() != (pid, flags):
+            return
+        self.segment.words[self.down.owner] = 0
+        if flags & LOSSLESS:
+            self.dropped += 1
+            self.say(f"client pid {pid} {why}: dropped")
+
+    def make_room(self, n: int) -> int:
+        """Slow path of reserve(): waits until message n may overwrite message n - slots."""
+        down, slots = self.down, self.segment.slot_count
+        words = self.segment.words
+        release, acquire = down.fence
+        moved, looks = clock(), 0
+        while True:
+            release(); acquire()  # pairs with the fence in lane_claim (src/lane.c)
+            pid, flags = down.consumer()
+            if flags & (LOSSLESS | ATTACHED) != LOSSLESS | ATTACHED or not pid:
+                return n + slots // 2 - 1  # ask again before a new client could be overrun
+            cursor = words[down.cursor]  # SYNC cursor load; the fence of reserve() comes after it
+            if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
+                down.seen_cursor = cursor
+                moved = clock()
+            if down.seen_cursor + slots >= n:
+                return down.seen_cursor + slots
+            if not looks:
+                self.stalls += 1
+            looks += 1
+            if looks > 200:
+                time.sleep(50e-6)
+            now = clock()
+            self.care(now)
+            if now - moved > self.stall_ns:
+                self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
+
+    def sleep_until(self, due: int) -> None:
+        while True:
+            now = clock()
+            self.care(now)
+            if now >= due:
+                return
+            time.sleep(min(due - now, HEARTBEAT_NS) * 1e-9)
+
+    def wait_for_client(self, timeout_s: float = 0) -> None:
+        """0: until one comes, or a signal."""
+        begin = clock()
+        while not self.down.consumer()[1] & ATTACHED:
+            now = clock()
+            self.care(now)
+            if timeout_s and now - begin > timeout_s * 1e9:
+                raise Failure(NO_CLIENT, f"no client came within {timeout_s:g} s; start cliente_c")
+            time.sleep(0.001)
+
+    # -- publish
+
+    def schedule(self) -> Tuple[int, float]:
+        """(first due time, period), nanoseconds; (0, 0): no pause."""
+        rate = self.options.rate
+        return (clock(), 1e9 / rate) if rate else (0, 0.0)
+
+    def publish(self) -> None:
+        """The generator: message n is due at start + n / rate, however late the one before was."""
+        reserve, commit = self.down.writer(self.make_room)
+        fill = make_filler(self.segment)
+        total, crc, memory = self.options.count, self.segment.crc, self.segment.memory
+        start, period = self.schedule()
+        n = due = 0
+        burst = 1
+        try:
+            while not total or n < total:
+                if period:
+                    due = start + int(n * period)
+                    self.sleep_until(due)
+                stalls, begin = self.stalls, clock()
+                for n in range(n + 1, min(n + burst, total or 1 << 63) + 1):
+                    at = reserve()
+                    length = fill(at, n)
+                    if crc:
+                        length = pair(length, crc32(memory[at:at + length], n))
+                    commit(length, due)
+                end = clock()
+                # Waiting for a client is not the price of publishing.
+                if burst == 1 and stalls == self.stalls:
+                    self.publish_ns.record(end - begin)
+                self.care(end)
+                if not period:  # flat out: time one, then 63 without a look at the clock
+                    burst = 64 - burst
+        finally:
+            self.bytes = self.segment.words[self.down.head] * self.segment.capacity
+
+    def publish_input(self) -> None:
+        """Each message is what one read returned, read straight into its slot."""
+        options, memory = self.options, self.segment.memory
+        reserve, commit = self.down.writer(self.make_room)
+        size, crc, source = self.segment.capacity, self.segment.crc, self.input
+        regular = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+        start, period = self.schedule()
+        n = due = 0
+        while not options.count or n < options.count:
+            if period:
+                due = start + int(n * period)
+                self.sleep_until(due)
+            while not regular and not select.select([source], [], [], 0.05)[0]:
+                self.care(clock())  # a quiet source must not stop the heartbeat
+            at = reserve()
+            try:
+                length = source.readinto(memory[at:at + size])
+            except OSError as error:
+                raise Failure(SYSTEM, f"read {options.input}: {error.strerror}")
+            if not length:
+                if length == 0:
+                    return
+                continue  # None: somebody else was faster at a non-blocking source
+            n += 1
+            self.bytes += length
+            if crc:
+                length = pair(length, crc32(memory[at:at + length], n))
+            self.care(commit(length, due))
+
+    # -- receive
+
+    def await_up(self, take: Callable, given_up: Callable[[int], bool]) -> Optional[memoryview]:
+        """The next payload on the up lane; None where given_up(now) and nothing is left."""
+        mode, up, looks, step = self.options.wait, self.up, 0, 50e-6
+        while True:
+            payload = take()
+            if payload is not None:
+                return payload
+            looks += 1
+            if mode == "spin":
+                if looks % 64:
+                    continue
+                if looks % 4096 == 0:  # or two that share a CPU never meet
+                    os.sched_yield()
+            elif mode == "yield":
+                os.sched_yield()
+            elif mode == "sleep":
+                time.sleep(step)
+                step = min(2 * step, 1e-3)
+            else:
+                up.sleep(up.words[up.cursor] + 1)
+            now = clock()
+            self.care(now)
+            if given_up(now):
+                return take()
+
+    def echo(self) -> None:
+        """Ping-pong: send one, wait for it to come back, check its bytes."""
+        reserve, commit = self.down.writer(self.make_room)
+        take, confirm, done = self.up.reader()
+        fill = make_filler(self.segment)
+        crc, memory = self.segment.crc, self.segment.memory
+        start, period = self.schedule()
+        n = due = sent = 0
+
+        def given_up(now: int) -> bool:
+            pid, flags = self.down.consumer()
+            if pid and now - sent > self.stall_ns:
+                self.drop(pid, flags | LOSSLESS, "did not answer for "
+                                                 f"{self.options.stall_timeout:g} s")
+            return not self.down.consumer()[0]
+
+        while not self.options.count or n < self.options.count:
+            if period:
+                due = start + int(n * period)
+                self.sleep_until(due)
+            n += 1
+            begin = clock()
+            at = reserve()
+            length = fill(at, n)
+            word = pair(length, crc32(memory[at:at + length], n)) if crc else length
+            sent = commit(word, due)
+            self.publish_ns.record(clock() - begin)
+            self.bytes += length
+            reply = self.await_up(take, given_up)
+            if reply is None:
+                self.say("the client is gone; waiting for the next")
+                self.wait_for_client(CLIENT_TIMEOUT_S)
+                continue
+            self.round_trip.record(clock() - begin)
+            same = bytes(reply) == bytes(memory[at:at + length])
+            self.echo_errors += not (confirm(reply) and same)
+            self.received += 1
+            done()
+        if self.echo_errors:
+            raise Failure(DATA, f"{self.echo_errors} echoes were not what was sent")
+
+    def receive(self) -> None:
+        """--sink: the payloads of the up lane, straight from the slot to the file."""
+        take, confirm, done = self.up.reader()
+        regular = stat.S_ISREG(os.fstat(self.sink).st_mode)
+        while not self.options.count or self.received < self.options.count:
+            payload = self.await_up(take, lambda now: self.had_client and not self.client)
+            if payload is None:
+                if self.client_died:
+                    raise Failure(DATA, "the client died before the end of its stream: "
+                                        f"{self.options.sink} is incomplete")
+                return
+            if not payload:  # an empty message ends the stream
+                done()
+                return
+            self.write(payload, regular)
+            if not confirm(payload):
+                raise Failure(DATA, "a message changed while it was read, or failed its CRC: "
+                                    f"{self.options.sink} is damaged")
+            self.received += 1
+            self.bytes += len(payload)
+            done()
+            self.care(clock())
+
+    def write(self, payload: memoryview, regular: bool) -> None:
+        at = 0
+        try:
+            while at < len(payload):
+                if not regular:  # a reader that pauses must not stop the heartbeat
+                    while not select.select([], [self.sink], [], 0.05)[1]:
+                        self.care(clock())
+                at += os.write(self.sink, payload[at:] if regular
+                               else payload[at:at + select.PIPE_BUF])
+        except OSError as error:
+            raise Failure(SYSTEM, f"write {self.options.sink}: {error.strerror}")
+
+    # -- from begin to end
+
+    def run(self) -> int:
+        options = self.options
+        if options.input:
+            self.input = open_file(options.input, os.O_RDONLY, 0)
+        if options.sink:
+            self.sink = open_file(options.sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 1).fileno()
+        if self.out is None and not options.quiet:
+            raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
+        kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
+        self.segment = Segment(self.name, options.size, options.slots, kind, options.crc, self.say)
+        self.down, self.up = self.segment.lanes
+        receives = options.echo or options.sink
+        self.segment.words[self.up.owner] = pair(os.getpid(), (ATTACHED | LOSSLESS if receives else 0)
+                                                 | (BLOCKS if options.wait == "block" else 0))
+        self.begin = clock()
+        code = DONE
+        try:
+            self.segment.go_live()
+            self.tell(f"host.py  created {self.name}  {self.segment.total} bytes  {options.slots} "
+                      f"slots of {options.size} B a lane  session {self.segment.session:016x}  "
+                      f"pid {os.getpid()}")
+            self.start_child()
+            if options.input or options.echo or options.wait_client:
+                self.wait_for_client()
+                self.begin = clock()
+            job = (self.publish_input if options.input else self.echo if options.echo else
+                   self.receive if options.sink else self.publish)
+            job()
+        except Ended:
+            pass
+        except Failure as failure:
+            self.say(str(failure))
+            code = failure.code
+        self.end = clock()
+        self.published = self.segment.words[self.down.head]
+        self.missed_wakeups = self.up.missed_wakeups
+        self.segment.end()
+        status = self.end_child()
+        self.segment.unmap()
+        self.report()
+        return status or code
+
+    def start_child(self) -> None:
+        if not self.options.command:
+            return
+        taken = self.options.json or self.options.sink == "-"
+        try:
+            self.child = subprocess.Popen(
+                self.options.command,
+                stdin=subprocess.DEVNULL if self.options.input == "-" else None,
+                stdout=sys.stderr if taken else None)  # ours is taken: nothing else may go there
+        except OSError as error:
+            raise Failure(SYSTEM, f"cannot start {self.options.command[0]}: {error.strerror}")
+
+    def end_child(self) -> int:
+        """COMMAND ends by itself when the segment is closed; after a signal it is asked twice."""
+        if not self.child:
+            return DONE
+        asked, since = [self.child.terminate, self.child.kill], clock()
+        while self.child.poll() is None:
+            time.sleep(0.002)
+            if not Stop.signal:
+                since = clock()
+            elif asked and clock() - since > 2_000_000_000:
+                asked.pop(0)()
+                since = clock()
+        code = self.child.returncode
+        return code if code >= 0 else 128 - code
+
+    def report(self) -> None:
+        elapsed = (self.end - self.begin) * 1e-9
+        count = self.received if self.options.sink else self.published
+        rate = count / elapsed if elapsed > 0 else 0.0
+        publish = self.publish_ns.summary()
+        if self.options.json:
+            publish = publish and {key: publish[key] for key in ("mean", "p50", "p99")}
+            record = {"published": self.published, "received": self.received, "bytes": self.bytes,
+                      "elapsed_s": round(elapsed, 6), "rate_hz": round(rate, 3),
+                      "stalls": self.stalls, "dropped_clients": self.dropped,
+                      "publish_ns": publish, "session": self.segment.session,
+                      "clock": CLOCK_NAME, "missed_wakeups": self.missed_wakeups}
+            if self.options.echo:
+                record.update(round_trip_ns=self.round_trip.summary(), echo_errors=self.echo_errors)
+            print(json.dumps(record), flush=True)
+            return
+        verb = "received" if self.options.sink else "published"
+        self.tell(("\r\033[K" if self.live else "") + f"host.py  {verb} {count} messages, "
+                  f"{self.bytes} bytes in {elapsed:.3f} s: {rate:.1f} a second"
+                  + (f"; waited for room {self.stalls} times" if self.stalls else "")
+                  + (f"; dropped {self.dropped} clients" if self.dropped else ""))
+        if publish:
+            self.tell("  publish      mean %s   p50 %s   p99 %s" % tuple(
+                duration(publish[key]) for key in ("mean", "p50", "p99")))
+        trip = self.round_trip.summary()
+        if trip:
+            self.tell("  round trip   " + "   ".join(
+                f"{key.replace('_', '.')} {duration(value)}" for key, value in trip.items())
+                + f"   errors {self.echo_errors}\n\n" + "\n".join(self.round_trip.bars()))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def open_file(path: str, flags: int, standard: int):
+    """Unbuffered; one line and exit 1 where it cannot be had."""
+    try:
+        if path != "-" and os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        fd = standard if path == "-" else os.open(path, flags, 0o666)
+        return open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False)
+    except OSError as error:
+        raise Failure(SYSTEM, f"open {path}: {error.strerror}")
+
+
+# ---- command line ------------------------------------------------------------------------------
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):  # one line, not the usage over several
+        self.exit(USAGE, f"host.py: {message}; see host.py --help\n")
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text}: not a whole number from {low} to {high}")
+        return int(text)
+    return parse
+
+
+def real(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text}: not a number from {low:g} to {high:g}")
+        return value
+    return parse
+
+
+def slot_number(text: str) -> int:
+    value = whole(2, 65536)(text)
+    if value & value - 1:
+        raise argparse.ArgumentTypeError(f"{text}: not a power of two")
+    return value
+
+
+CLIENT_TIMEOUT_S = 5.0  # as cliente_c --timeout
+
+
+def parse_options(arguments: List[str]) -> argparse.Namespace:
+    parser = Parser(prog="host.py", allow_abbrev=False, usage="host.py [options] [-- COMMAND ARG...]",
+                    description="Creates a shared memory segment and publishes into it; "
+                                "cliente_c reads it.")
+    add = parser.add_argument
+    add("--name", default="/shmprueba", help="segment name, with or without the leading slash "
+                                             "(/shmprueba)")
+    add("--rate", type=real(0, 1e9), metavar="HZ", help="messages a second, absolute schedule; "
+                                                        "0: no pause (1000)")
+    add("--size", type=whole(1, 1 << 30), default=64, metavar="BYTES", help="payload bytes (64)")
+    add("--slots", type=slot_number, default=1024, metavar="N",
+        help="messages a lane holds, power of two (1024)")
+    add("--count", type=whole(0, 1 << 62), default=0, metavar="N",
+        help="stop after N messages; 0: until Ctrl-C (0)")
+    add("--input", metavar="FILE", help="publish FILE ('-': standard input) in messages of --size "
+                                        "bytes; waits for a client; implies --rate 0")
+    add("--wait-client", action="store_true", help="publish nothing until a client is attached")
+    add("--echo", action="store_true", help="ping-pong: wait for the client's echo of each message, "
+                                            "check its bytes, print round-trip timing")
+    add("--crc", action="store_true", help="put a CRC-32 on every message")
+    add("--sink", metavar="FILE", help="receive on the up lane, lossless, and write the payloads to "
+                                       "FILE ('-': standard output); publishes nothing")
+    add("--wait", choices=["spin", "yield", "sleep", "block"],
+        help="how --echo (spin) and --sink (block, else sleep) wait")
+    add("--stall-timeout", type=real(0.001, 1e6), default=1.0, metavar="S",
+        help="drop a lossless client that has not moved for so long (1.0)")
+    add("--cpu", type=whole(0, 1023), metavar="N", help="pin to a CPU (Linux)")
+    add("--json", action="store_true", help="one JSON object on standard output at the end, "
+                                            "nothing else there")
+    add("--quiet", action="store_true")
+    add("-- COMMAND", dest="command", nargs="?", help="start COMMAND once the segment is live, end "
+                                                      "with it, exit with its status")
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:split])
+    options.command = arguments[split + 1:]
+    if split < len(arguments) and not options.command:
+        parser.error("--: COMMAND is missing")
+    if bool(options.input) + options.echo + bool(options.sink) > 1:
+        parser.error("--input, --echo, --sink: only one of them")
+    if options.json and options.sink == "-":
+        parser.error("--json: standard output is taken by --sink -")
+    if options.rate is None:
+        options.rate = 0.0 if options.input else 1000.0
+    if options.wait == "block" and FUTEX_CALL is None:
+        parser.error("--wait block: no futex on this system; use spin, yield or sleep")
+    if options.wait is None:
+        options.wait = "spin" if not options.sink else "block" if FUTEX_CALL else "sleep"
+    try:
+        options.name = normalise_name(options.name)
+    except ValueError as error:
+        parser.error(f"segment name {options.name!r} {error}")
+    if options.cpu is not None:
+        try:
+            os.sched_setaffinity(0, [options.cpu])
+        except AttributeError:
+            parser.error("--cpu: this system cannot pin a process to a CPU")
+        except OSError as error:
+            parser.error(f"--cpu {options.cpu}: {error.strerror}; `nproc` tells how many there are")
+    return options
+
+
+def main(arguments: List[str]) -> int:
+    options = parse_options(arguments)
+    host = Host(options)
+    if len(options.name) > 31 and sys.platform != "darwin":
+        host.say("this name is too long for macOS (31 bytes with the slash)")
+    if platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
+        host.say("the memory order of this program is not proved on this machine "
+                 f"({platform.machine()}): --crc is on")
+        options.crc = True
+    if sys.platform.startswith("linux"):
+        libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer
+    try:
+        return host.run()
+    except Failure as failure:
+        host.say(str(failure))
+        return failure.code
+
+
+if __name__ == "__main__":
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout and sys.stdout.flush()
+    except OSError as error:  # standard output is full, or a closed pipe
+        print(f"host.py: standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = SYSTEM
+    sys.exit(status)

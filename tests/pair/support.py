@@ -1,0 +1,156 @@
+"""What every test of the pair needs: real programs, own names, a watchdog, and nothing left behind.
+
+Environment: CLIENTE_C, the client under test; CLIENTE_C_WRAPPER, what runs it (qemu-aarch64-static);
+HOST_PYTHON, the Python that runs host.py. ctest sets them; by hand they default to ./build and the
+Python that runs the test.
+"""
+import glob
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import uuid
+from typing import Callable, List, Optional
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HOST = [os.environ.get("HOST_PYTHON", sys.executable), os.path.join(ROOT, "host.py")]
+CLIENT = (shlex.split(os.environ.get("CLIENTE_C_WRAPPER", ""))
+          + [os.environ.get("CLIENTE_C", os.path.join(ROOT, "build", "cliente_c"))])
+SLOW = float(os.environ.get("TEST_SLOWNESS", "1"))  # emulators and sanitizers: longer time-outs
+WATCHDOG_S = 60 * SLOW
+
+sys.path.insert(0, ROOT)
+
+
+class PairTest(unittest.TestCase):
+    """A segment name and a temp folder of its own; processes are ended and checked afterwards."""
+
+    def setUp(self) -> None:
+        self.name = "t" + uuid.uuid4().hex[:12]  # short enough for macOS
+        self.folder = tempfile.TemporaryDirectory(prefix="shmprueba-test-")
+        self.addCleanup(self.folder.cleanup)
+        self.processes: List[subprocess.Popen] = []
+        self.addCleanup(self._leave_nothing)
+
+    def _leave_nothing(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+        for path in glob.glob(f"/dev/shm/{self.name}*"):
+            os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder.name, name)
+
+    def file(self, name: str, content: bytes) -> str:
+        with open(self.path(name), "wb") as out:
+            out.write(content)
+        return self.path(name)
+
+    def start(self, command: List[str], env: Optional[dict] = None, **popen) -> subprocess.Popen:
+        """Starts it under a watchdog: a hang becomes a failure, never a hung test run."""
+        popen.setdefault("stdin", subprocess.DEVNULL)
+        popen.setdefault("stdout", subprocess.PIPE)
+        popen.setdefault("stderr", subprocess.PIPE)
+        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": self.folder.name,
+                                                 "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                                   text=popen.pop("text", True), **popen)
+        process.watchdog = threading.Timer(WATCHDOG_S, self._bite, [process])
+        process.watchdog.daemon = True
+        process.watchdog.start()
+        process.bitten = False
+        self.processes.append(process)
+        return process
+
+    @staticmethod
+    def _bite(process: subprocess.Popen) -> None:
+        process.bitten = True
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+
+    def host(self, *options: str, **popen) -> subprocess.Popen:
+        return self.start(HOST + ["--name", self.name] + [str(o) for o in options], **popen)
+
+    def client(self, *options: str, **popen) -> subprocess.Popen:
+        return self.start(CLIENT + [str(o) for o in options] + [self.name], **popen)
+
+    def pair(self, host_options: List[str], client_options: List[str], **popen) -> subprocess.Popen:
+        """host.py HOST_OPTIONS -- cliente_c CLIENT_OPTIONS NAME"""
+        return self.host(*host_options, "--", *CLIENT, *client_options, self.name, **popen)
+
+    def finish(self, process: subprocess.Popen, code: Optional[int] = 0):
+        """Waits, checks the exit code, returns (stdout, stderr)."""
+        out, err = process.communicate()
+        process.watchdog.cancel()
+        self.assertFalse(process.bitten, f"hung: {process.args}\n{out}\n{err}")
+        if code is not None:
+            self.assertEqual(process.returncode, code, f"{process.args}\n{out}\n{err}")
+        return out, err
+
+    def finish_json(self, process: subprocess.Popen, code: Optional[int] = 0) -> dict:
+        out, err = self.finish(process, code)
+        self.assertEqual(out.count("\n"), 1, out)
+        return json.loads(out)
+
+    def one_line(self, text: str, *words: str) -> str:
+        """An error is one line, and says these words."""
+        self.assertEqual(text.count("\n"), 1, f"not one line: {text!r}")
+        for word in words:
+            self.assertIn(word, text)
+        return text
+
+    def until(self, condition: Callable[[], object], what: str = "condition",
+              seconds: float = 15) -> object:
+        end = time.monotonic() + seconds * SLOW
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.005)
+        self.fail(f"{what}: not within {seconds * SLOW:g} s")
+
+    def segment_exists(self) -> bool:
+        return os.path.exists(f"/dev/shm/{self.name}")
+
+    def wait_live(self) -> None:
+        self.until(lambda: self.segment_exists() and self.peek_word(128, 4) == 1, "the host is live")
+
+    # The segment as bytes, without attaching (Linux): what a test may look at or change.
+
+    def peek_word(self, offset: int, size: int = 8) -> int:
+        try:
+            with open(f"/dev/shm/{self.name}", "rb") as segment:
+                segment.seek(offset)
+                return int.from_bytes(segment.read(size), sys.byteorder)
+        except FileNotFoundError:
+            return 0
+
+    def poke(self, offset: int, value: bytes) -> None:
+        with open(f"/dev/shm/{self.name}", "r+b", buffering=0) as segment:
+            segment.seek(offset)
+            segment.write(value)
+
+    def wait_attached(self) -> None:
+        self.until(lambda: self.peek_word(256 + 140, 4) & 4, "a client is attached")
+
+
+def require(condition: object, reason: str) -> None:
+    if not condition:
+        raise unittest.SkipTest(reason)
+
+
+def can_unshare(*flags: str) -> bool:
+    return subprocess.run(["unshare", *flags, "true"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0

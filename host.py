@@ -609,9 +609,12 @@ class Host:
         clear = "\r\033[K" if self.live and self.next_line else ""
         print(f"{clear}host.py: {self.name}: {text}", file=sys.stderr, flush=True)
 
-    def tell(self, text: str) -> None:
-        if not self.options.quiet and not self.options.json:
-            print(text, file=self.out, flush=True)
+    def tell(self, text: str, end: str = "\n") -> None:
+        try:
+            print(text, file=self.out, end=end, flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())  # or exit() fails again
+            raise Failure(SYSTEM, f"standard output: {error.strerror}")
 
     # -- looking after things, at least every 50 ms, wherever the host waits
 
@@ -644,16 +647,16 @@ class Host:
         seconds = (now - self.begin) * 1e-9 if self.begin else 0
         lag = self.segment.words[self.down.head] - self.segment.words[self.down.cursor]
         client = f"client pid {pid}, lag {lag}" if pid else "no client"
-        print(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds if seconds else 0:.0f} a "
-              f"second  {client}\033[K", end="", file=self.out, flush=True)
+        self.tell(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds if seconds else 0:.0f} a "
+                  f"second  {client}\033[K", end="")
 
-    def drop(self, pid: int, flags: int, why: str) -> None:
+    def drop(self, pid: int, flags: int, why: str, promised: bool = False) -> None:
         """Takes the lane from a consumer. There is no compare-and-swap here: if a successor took
         over between the look and the store, it finds its claim gone and claims again."""
-        if self.down.consumer() != (pid, flags):
+        if not pid or self.down.consumer() != (pid, flags):
             return
         self.segment.words[self.down.owner] = 0
-        if flags & LOSSLESS:
+        if flags & LOSSLESS or promised:
             self.dropped += 1
             self.say(f"client pid {pid} {why}: dropped")
 
@@ -802,14 +805,18 @@ class Host:
         fill = make_filler(self.segment)
         crc, memory = self.segment.crc, self.segment.memory
         start, period = self.schedule()
-        n = due = sent = 0
+        release, acquire = self.down.fence
+        words, owner = self.segment.words, self.down.owner
+        n = due = sent = asked = before = 0
 
         def given_up(now: int) -> bool:
-            pid, flags = self.down.consumer()
-            if pid and now - sent > self.stall_ns:
-                self.drop(pid, flags | LOSSLESS, "did not answer for "
-                                                 f"{self.options.stall_timeout:g} s")
-            return not self.down.consumer()[0]
+            """The client that was asked has left, or does not answer."""
+            if now - sent <= self.stall_ns:
+                return words[owner] != asked
+            if asked == before:  # else it may have come just after the message: not its fault
+                self.drop(*self.down.consumer(),
+                          f"did not answer for {self.options.stall_timeout:g} s", True)
+            return True
 
         while not self.options.count or n < self.options.count:
             if period:
@@ -820,7 +827,12 @@ class Host:
             at = reserve()
             length = fill(at, n)
             word = pair(length, crc32(memory[at:at + length], n)) if crc else length
+            before = words[owner]
             sent = commit(word, due)
+            # Pairs with the fence in lane_claim: who takes the lane after this look begins behind
+            # the message, and will not answer it.
+            release(); acquire()
+            asked = words[owner]
             self.publish_ns.record(clock() - begin)
             self.bytes += length
             reply = self.await_up(take, given_up)
@@ -891,9 +903,10 @@ class Host:
         code = DONE
         try:
             self.segment.go_live()
-            self.tell(f"host.py  created {self.name}  {self.segment.total} bytes  {options.slots} "
-                      f"slots of {options.size} B a lane  session {self.segment.session:016x}  "
-                      f"pid {os.getpid()}")
+            if not options.quiet and not options.json:
+                self.tell(f"host.py  created {self.name}  {self.segment.total} bytes  "
+                          f"{options.slots} slots of {options.size} B a lane  "
+                          f"session {self.segment.session:016x}  pid {os.getpid()}")
             self.start_child()
             if options.input or options.echo or options.wait_client:
                 self.wait_for_client()
@@ -906,13 +919,14 @@ class Host:
         except Failure as failure:
             self.say(str(failure))
             code = failure.code
-        self.end = clock()
-        self.published = self.segment.words[self.down.head]
-        self.missed_wakeups = self.up.missed_wakeups
-        self.segment.end()
-        status = self.end_child()
+        finally:  # whatever happened: no segment without a host
+            self.end = clock()
+            self.published = self.segment.words[self.down.head]
+            self.segment.end()
+            status = self.end_child()
         self.segment.unmap()
-        self.report()
+        if not options.quiet or options.json:
+            self.report()
         return status or code
 
     def start_child(self) -> None:
@@ -953,11 +967,10 @@ class Host:
                       "elapsed_s": round(elapsed, 6), "rate_hz": round(rate, 3),
                       "stalls": self.stalls, "dropped_clients": self.dropped,
                       "publish_ns": publish, "session": self.segment.session,
-                      "clock": CLOCK_NAME, "missed_wakeups": self.missed_wakeups}
+                      "clock": CLOCK_NAME, "missed_wakeups": self.up.missed_wakeups}
             if self.options.echo:
                 record.update(round_trip_ns=self.round_trip.summary(), echo_errors=self.echo_errors)
-            print(json.dumps(record), flush=True)
-            return
+            return self.tell(json.dumps(record))
         verb = "received" if self.options.sink else "published"
         self.tell(("\r\033[K" if self.live else "") + f"host.py  {verb} {count} messages, "
                   f"{self.bytes} bytes in {elapsed:.3f} s: {rate:.1f} a second"
@@ -980,7 +993,11 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    try:  # a zombie takes signals, but will never read again
+        with open(f"/proc/{pid}/stat", "rb") as status:
+            return status.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return True
 
 
 def open_file(path: str, flags: int, standard: int):
@@ -1111,11 +1128,4 @@ def main(arguments: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout and sys.stdout.flush()
-    except OSError as error:  # standard output is full, or a closed pipe
-        print(f"host.py: standard output: {error.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = SYSTEM
-    sys.exit(status)
+    sys.exit(main(sys.argv[1:]))

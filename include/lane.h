@@ -60,14 +60,15 @@ enum lane_result lane_open(struct lane *lane, void *base, const struct shm_heade
 /* Becomes the consumer: of a free lane, or of one whose consumer is gone. Begins with the first
  * message published after the call.
  * @param flags SHM_LOSSLESS, SHM_BLOCKS or 0
- * @return LANE_OK, LANE_BUSY (*other is its pid), LANE_DAMAGED, or LANE_DROPPED (the host swept the claim
- *         away together with a dead predecessor's: claim again) */
+ * @return LANE_OK, LANE_BUSY (*other is its pid), LANE_DAMAGED, or LANE_DROPPED (the host swept the
+ * claim away together with a dead predecessor's: claim again) */
 enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uint32_t *other);
 
 /* Gives the lane back, if it is still ours. */
 void lane_leave(struct lane *lane);
 
-/* @return LANE_OK and *message, LANE_EMPTY, LANE_PENDING, LANE_LAPPED, LANE_DROPPED, LANE_DAMAGED */
+/* @return LANE_OK and *message, LANE_EMPTY, LANE_PENDING, LANE_LAPPED, LANE_DROPPED, LANE_DAMAGED
+ */
 enum lane_result lane_next(struct lane *lane, struct lane_message *message);
 
 /* Was *message whole all the while it was used? @return LANE_OK, LANE_LAPPED or LANE_DROPPED */

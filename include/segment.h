@@ -45,7 +45,7 @@ struct segment {
     /* The host's health: judged by the heartbeat's movement, because its value may come from
      * another clock (time namespaces). */
     uint64_t heartbeat_ns, moved_ns, looked_ns;
-    bool had_link;      /* st_nlink means something on this system */
+    bool had_link;       /* st_nlink means something on this system */
     int64_t clock_gap_s; /* not 0: the host's clock is not ours, ages mean nothing */
 };
 
@@ -69,6 +69,9 @@ void segment_note_future(struct segment *segment, uint64_t timestamp_ns, uint64_
 /* Takes SIGBUS, once a process: pages that vanish under the map become zeros, and segment_host says
  * HOST_SHRUNK. */
 void segment_guard(void);
+
+/* @return true when no process has this pid, or only a zombie, which will not run again */
+bool process_is_gone(uint64_t pid);
 
 void segment_detach(struct segment *segment);
 

@@ -27,17 +27,17 @@
 #endif
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "8-byte atomics must be plain instructions, not locks");
 
-#define SHM_DEFAULT_NAME    "/shmprueba"
-#define SHM_MAGIC           "SHMPRUEB" /* 8 bytes, no terminator in the segment */
-#define SHM_VERSION         1u
-#define SHM_BLOCK           128u
-#define SHM_HEADER_SIZE     1024u /* header, status, lanes and the zero block */
-#define SHM_SLOT_HEAD       32u   /* the payload of a slot begins here */
-#define SHM_SLOTS_MIN       2u
-#define SHM_SLOTS_MAX       65536u
-#define SHM_FLAG_CRC        1u              /* header.flags: every message has a CRC-32 */
-#define SHM_HEARTBEAT_NS    100000000ull    /* the host beats at least this often */
-#define SHM_SILENCE_NS      1000000000ull   /* a heartbeat older than this: died or stalled */
+#define SHM_DEFAULT_NAME "/shmprueba"
+#define SHM_MAGIC        "SHMPRUEB" /* 8 bytes, no terminator in the segment */
+#define SHM_VERSION      1u
+#define SHM_BLOCK        128u
+#define SHM_HEADER_SIZE  1024u /* header, status, lanes and the zero block */
+#define SHM_SLOT_HEAD    32u   /* the payload of a slot begins here */
+#define SHM_SLOTS_MIN    2u
+#define SHM_SLOTS_MAX    65536u
+#define SHM_FLAG_CRC     1u            /* header.flags: every message has a CRC-32 */
+#define SHM_HEARTBEAT_NS 100000000ull  /* the host beats at least this often */
+#define SHM_SILENCE_NS   1000000000ull /* a heartbeat older than this: died or stalled */
 
 enum shm_state { SHM_STARTING = 0, SHM_LIVE = 1, SHM_CLOSED = 2 };
 enum shm_payload_kind { SHM_RAW = 0, SHM_SAMPLE = 1 };
@@ -152,8 +152,8 @@ _Static_assert(offsetof(struct shm_slot, payload) == SHM_SLOT_HEAD, "slot");
 _Static_assert(sizeof(struct shm_sample) == 64, "sample");
 
 /* Byte offsets of the blocks. */
-#define SHM_STATUS_AT       SHM_BLOCK
-#define SHM_LANE_AT(index)  (2 * SHM_BLOCK * (1 + (size_t)(index)))
+#define SHM_STATUS_AT      SHM_BLOCK
+#define SHM_LANE_AT(index) (2 * SHM_BLOCK * (1 + (size_t)(index)))
 #define SHM_SLOTS_AT(index, slot_count, slot_stride)                                               \
     (SHM_HEADER_SIZE + (size_t)(index) * (slot_count) * (slot_stride))
 

@@ -189,7 +189,8 @@ static void pin(const struct options *options)
     CPU_ZERO(&set);
     CPU_SET((unsigned)options->cpu, &set);
     if (sched_setaffinity(0, sizeof set, &set) != 0)
-        usage_error("--cpu %d: %s; `nproc` tells how many there are", options->cpu, strerror(errno));
+        usage_error("--cpu %d: %s; `nproc` tells how many there are", options->cpu,
+                    strerror(errno));
 #else
     usage_error("--cpu %d: this system cannot pin a process to a CPU", options->cpu);
 #endif
@@ -199,15 +200,24 @@ static struct options parse_options(int argc, char **argv)
 {
     enum { OBSERVE = 256, PEEK, LAYOUT, VERSION_OPTION };
     static const struct option longs[] = {
-        {"count", required_argument, NULL, 'n'},   {"timeout", required_argument, NULL, 't'},
-        {"wait", required_argument, NULL, 'w'},    {"lossless", no_argument, NULL, 'l'},
-        {"echo", no_argument, NULL, 'e'},          {"output", required_argument, NULL, 'o'},
-        {"source", required_argument, NULL, 's'},  {"format", required_argument, NULL, 'f'},
-        {"verify", no_argument, NULL, 'v'},        {"reattach", no_argument, NULL, 'r'},
-        {"observe", no_argument, NULL, OBSERVE},   {"peek", no_argument, NULL, PEEK},
-        {"layout", no_argument, NULL, LAYOUT},     {"cpu", required_argument, NULL, 'c'},
-        {"json", no_argument, NULL, 'j'},          {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, VERSION_OPTION},
+        {"count", required_argument, NULL, 'n'},
+        {"timeout", required_argument, NULL, 't'},
+        {"wait", required_argument, NULL, 'w'},
+        {"lossless", no_argument, NULL, 'l'},
+        {"echo", no_argument, NULL, 'e'},
+        {"output", required_argument, NULL, 'o'},
+        {"source", required_argument, NULL, 's'},
+        {"format", required_argument, NULL, 'f'},
+        {"verify", no_argument, NULL, 'v'},
+        {"reattach", no_argument, NULL, 'r'},
+        {"observe", no_argument, NULL, OBSERVE},
+        {"peek", no_argument, NULL, PEEK},
+        {"layout", no_argument, NULL, LAYOUT},
+        {"cpu", required_argument, NULL, 'c'},
+        {"json", no_argument, NULL, 'j'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, VERSION_OPTION},
         {NULL, 0, NULL, 0},
     };
     struct options o = {.timeout_ns = 5000000000u, .cpu = -1};
@@ -296,12 +306,13 @@ static struct options parse_options(int argc, char **argv)
         o.count = 5000;
 
     const char *name = optind < argc ? argv[optind] : SHM_DEFAULT_NAME;
-    const enum shm_name_result result =
-        shm_name_normalise(SHM_OS_HERE, name, strlen(name), o.name);
+    const enum shm_name_result result = shm_name_normalise(SHM_OS_HERE, name, strlen(name), o.name);
     if (result != SHM_NAME_OK)
-        usage_error("segment name '%s' %s", name, shm_name_error(result));
+        usage_error("segment name '%s' %s", result == SHM_NAME_CONTROL ? "" : name,
+                    shm_name_error(result));
     if (strlen(o.name) > SHM_NAME_MAX_MACOS && !o.quiet)
-        fprintf(stderr, "cliente_c: %s: this name is too long for macOS (%u bytes with the slash)\n",
+        fprintf(stderr,
+                "cliente_c: %s: this name is too long for macOS (%u bytes with the slash)\n",
                 o.name, SHM_NAME_MAX_MACOS);
     return o;
 }
@@ -372,7 +383,8 @@ static enum end claim(struct client *c)
     if (result == LANE_BUSY)
         return fail(c, EXIT_REFUSED,
                     "refused: client pid %" PRIu32 " is reading it already; end that one, or watch "
-                    "beside it with --observe", other);
+                    "beside it with --observe",
+                    other);
     return result == LANE_OK ? GO_ON : END_DAMAGED;
 }
 
@@ -400,8 +412,8 @@ static enum end attach(struct client *c)
         if (result == SEGMENT_ERROR)
             return fail(c, EXIT_SYSTEM, "%s", c->segment.why);
         if (clock_now_ns() >= deadline)
-            return fail(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST, "%s (waited %g s)",
-                        c->segment.why, (double)c->options.timeout_ns * 1e-9);
+            return fail(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST,
+                        "%s (waited %g s)", c->segment.why, (double)c->options.timeout_ns * 1e-9);
         nanosleep(&step, NULL);
         if (step.tv_nsec < 16000000)
             step.tv_nsec *= 2;
@@ -451,8 +463,10 @@ static enum end reattach(struct client *c)
     if (end != GO_ON)
         return end;
     r->reattached++;
-    complain(c, "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
-             "nothing was left unread of the old one, %" PRIu64 " messages of the new one came before",
+    complain(c,
+             "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
+             "nothing was left unread of the old one, %" PRIu64
+             " messages of the new one came before",
              how, c->segment.header.session, c->segment.header.host_pid,
              (double)(clock_now_ns() - begin) * 1e-9, c->down.head);
     return GO_ON;
@@ -484,8 +498,7 @@ static enum end write_message(struct client *c, const struct lane_message *messa
 {
     if (!c->options.ndjson)
         return write_all(c, message->payload, message->length);
-    return write_all(c, c->line,
-                     payload_json(c->line, c->segment.header.payload_kind, message));
+    return write_all(c, c->line, payload_json(c->line, c->segment.header.payload_kind, message));
 }
 
 /* Copies the message into the next slot of the up lane; lane_commit sends it. */
@@ -645,8 +658,7 @@ static enum end send_source(struct client *c)
             return host_ended(c, HOST_SHRUNK);
         if (length < 0)
             return fail(c, EXIT_SYSTEM, "read %s: %s", c->options.source, strerror(errno));
-        lane_commit(&c->up, (uint32_t)length, 0,
-                    crc_for(c, payload, (uint32_t)length, c->up.next));
+        lane_commit(&c->up, (uint32_t)length, 0, crc_for(c, payload, (uint32_t)length, c->up.next));
         if (length > 0) {
             r->last_seen_ns = clock_now_ns();
             if (r->messages++ == 0)
@@ -684,12 +696,14 @@ static void conclude(struct client *c, enum end end)
              c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
         break;
     case END_DROPPED:
-        fail(c, EXIT_DATA, "the host dropped this client: it had not moved for the host's "
-                           "--stall-timeout; read faster, or raise that");
+        fail(c, EXIT_DATA,
+             "the host dropped this client: it had not moved for the host's "
+             "--stall-timeout; read faster, or raise that");
         break;
     case END_DAMAGED:
-        fail(c, EXIT_REFUSED, "the segment holds what no host writes (message %" PRIu64
-                              "); restart host.py", c->down.next);
+        fail(c, EXIT_REFUSED,
+             "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
+             c->down.next);
         break;
     default:
         break;

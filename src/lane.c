@@ -1,10 +1,7 @@
-#define _GNU_SOURCE
 #include "lane.h"
 
-#include <errno.h>
-#include <signal.h>
-
 #include "latency.h"
+#include "segment.h"
 #include "waiter.h"
 
 /* No run publishes this many messages: a head that moves further, or backwards, is no head. */
@@ -68,8 +65,7 @@ enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uin
 
     do {
         *other = pid_of(found);
-        /* EPERM: it lives, but is not ours to signal. */
-        if (*other != 0 && *other != pid && (kill((pid_t)*other, 0) == 0 || errno == EPERM))
+        if (*other != 0 && *other != pid && !process_is_gone(*other))
             return LANE_BUSY;
     } while (!atomic_compare_exchange_weak_explicit(&shared->owner, &found, claim,
                                                     memory_order_acq_rel, memory_order_relaxed));
@@ -219,8 +215,7 @@ bool lane_writable(struct lane *lane)
     if ((flags & (SHM_LOSSLESS | SHM_ATTACHED)) == (SHM_LOSSLESS | SHM_ATTACHED)) {
         /* SYNC cursor load (acquire): pairs with "cursor store". It only ever moves forward, and
          * never past what was published; anything else is a dropped consumer's late store. */
-        const uint64_t cursor =
-            atomic_load_explicit(&lane->shared->cursor, memory_order_acquire);
+        const uint64_t cursor = atomic_load_explicit(&lane->shared->cursor, memory_order_acquire);
         if (cursor > lane->cursor && cursor < lane->next)
             lane->cursor = cursor;
         lane->limit = lane->cursor + lane->slot_count;

@@ -53,7 +53,8 @@ bool payload_matches(uint32_t kind, const struct lane_message *message)
             return false;
         i = sizeof expected;
     }
-    for (uint32_t value = (uint32_t)((message->n + i) % PATTERN_MODULUS); i < message->length; i++) {
+    for (uint32_t value = (uint32_t)((message->n + i) % PATTERN_MODULUS); i < message->length;
+         i++) {
         if (message->payload[i] != value)
             return false;
         value = value + 1 == PATTERN_MODULUS ? 0 : value + 1;
@@ -89,24 +90,20 @@ static size_t base64(char *out, const unsigned char *in, size_t length)
 size_t payload_json(char *out, uint32_t kind, const struct lane_message *message)
 {
     const size_t room = PAYLOAD_JSON_SIZE(0);
-    size_t at = (size_t)snprintf(out, room,
-                                 "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64
-                                 ", \"length\": %" PRIu32,
-                                 message->n, message->timestamp_ns, message->length);
+    size_t at = (size_t)snprintf(
+        out, room, "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
+        message->n, message->timestamp_ns, message->length);
     struct shm_sample sample;
 
     if (kind == SHM_SAMPLE && message->length >= sizeof sample) {
-        static const char *const before[] = {", \"time_s\": ", ", \"accel\": [", ", ", ", ",
-                                             "], \"gyro\": [", ", ", ", ", "], \"temperature\": "};
+        static const char *const before[] = {
+            ", \"time_s\": ",      ", \"accel\": [", ", ", ", ", "], \"gyro\": [", ", ", ", ",
+            "], \"temperature\": "};
         memcpy(&sample, message->payload, sizeof sample);
-        const double values[] = {sample.time_s,
-                                 (double)sample.accel[0],
-                                 (double)sample.accel[1],
-                                 (double)sample.accel[2],
-                                 (double)sample.gyro[0],
-                                 (double)sample.gyro[1],
-                                 (double)sample.gyro[2],
-                                 (double)sample.temperature};
+        const double values[] = {sample.time_s,           (double)sample.accel[0],
+                                 (double)sample.accel[1], (double)sample.accel[2],
+                                 (double)sample.gyro[0],  (double)sample.gyro[1],
+                                 (double)sample.gyro[2],  (double)sample.temperature};
         at += (size_t)snprintf(out + at, room - at, ", \"index\": %" PRIu64, sample.index);
         for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
             at += (size_t)json_number(out + at, room - at, before[i], values[i]);

@@ -1,9 +1,7 @@
 #define _GNU_SOURCE
 #include "report.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -67,11 +65,10 @@ void report_attached(FILE *out, struct style style, const struct segment *segmen
             header->flags & SHM_FLAG_CRC ? ", each with a CRC-32" : "");
     fprintf(out, "  host         pid %" PRIu64 "   session %016" PRIx64 "\n", header->host_pid,
             header->session);
-    fprintf(out, "  steps        open %s   stat %s   map %s   check %s\n",
-            duration((double)segment->step_ns.open).text,
-            duration((double)segment->step_ns.stat).text,
-            duration((double)segment->step_ns.map).text,
-            duration((double)segment->step_ns.check).text);
+    fprintf(
+        out, "  steps        open %s   stat %s   map %s   check %s\n",
+        duration((double)segment->step_ns.open).text, duration((double)segment->step_ns.stat).text,
+        duration((double)segment->step_ns.map).text, duration((double)segment->step_ns.check).text);
     fflush(out);
 }
 
@@ -196,8 +193,7 @@ void report_text(FILE *out, struct style style, const struct report *report,
         fprintf(out, "  damaged      crc errors %" PRIu64 "   verify errors %" PRIu64 "\n",
                 report->crc_errors, report->verify_errors);
     fprintf(out, "  time         %.3f s   %.1f messages a second   %s a second\n", elapsed_s,
-            rate_hz(report),
-            size_of(elapsed_s > 0 ? (double)report->bytes / elapsed_s : 0).text);
+            rate_hz(report), size_of(elapsed_s > 0 ? (double)report->bytes / elapsed_s : 0).text);
     if (!sending && report->messages > 0)
         fprintf(out, "  first        %s after the claim\n",
                 duration((double)report->first_wait_ns).text);
@@ -223,9 +219,9 @@ static void json_latency(FILE *out, const char *key, const struct latency *laten
     fprintf(out,
             ", \"%s\": {\"min\": %" PRIu64 ", \"p50\": %" PRIu64 ", \"p90\": %" PRIu64
             ", \"p99\": %" PRIu64 ", \"p99_9\": %" PRIu64 ", \"max\": %" PRIu64 ", \"mean\": %.1f}",
-            key, latency->min_ns, latency_percentile(latency, 0.5), latency_percentile(latency, 0.9),
-            latency_percentile(latency, 0.99), latency_percentile(latency, 0.999), latency->max_ns,
-            latency_mean(latency));
+            key, latency->min_ns, latency_percentile(latency, 0.5),
+            latency_percentile(latency, 0.9), latency_percentile(latency, 0.99),
+            latency_percentile(latency, 0.999), latency->max_ns, latency_mean(latency));
 }
 
 void report_json(FILE *out, const struct report *report, const struct segment *segment)
@@ -258,9 +254,9 @@ void report_json(FILE *out, const struct report *report, const struct segment *s
             "\"minor_faults\": %ld, \"voluntary_switches\": %ld, \"involuntary_switches\": %ld}"
             ", \"reattached\": %" PRIu64 ", \"missed_wakeups\": %" PRIu64 "}\n",
             SHM_CLOCK_NAME, report->clock.resolution_ns, report->clock.cost_ns, user, system_time,
-            elapsed_s > 0 ? 100 * (user + system_time) / elapsed_s : 0,
-            b->ru_minflt - a->ru_minflt, b->ru_nvcsw - a->ru_nvcsw, b->ru_nivcsw - a->ru_nivcsw,
-            report->reattached, report->missed_wakeups);
+            elapsed_s > 0 ? 100 * (user + system_time) / elapsed_s : 0, b->ru_minflt - a->ru_minflt,
+            b->ru_nvcsw - a->ru_nvcsw, b->ru_nivcsw - a->ru_nivcsw, report->reattached,
+            report->missed_wakeups);
 }
 
 void report_peek(FILE *out, struct style style, const struct segment *segment)
@@ -270,13 +266,14 @@ void report_peek(FILE *out, struct style style, const struct segment *segment)
     const struct shm_header *header = &segment->header;
     const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
     const int64_t age_ns =
-        (int64_t)(clock_now_ns() - atomic_load_explicit(&segment->status->heartbeat_ns,
-                                                        memory_order_relaxed));
-    const bool gone = kill((pid_t)header->host_pid, 0) != 0 && errno == ESRCH;
+        (int64_t)(clock_now_ns() -
+                  atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed));
+    const bool gone = process_is_gone(header->host_pid);
 
     heading(out, style, segment->name);
-    fprintf(out, "  version %u   header %u B   total %" PRIu64 " B   %u slots, stride %u B, payload "
-                 "up to %u B\n",
+    fprintf(out,
+            "  version %u   header %u B   total %" PRIu64 " B   %u slots, stride %u B, payload "
+            "up to %u B\n",
             header->version, header->header_size, header->total_size, header->slot_count,
             header->slot_stride, header->payload_capacity);
     fprintf(out, "  flags %u%s   payload kind %u   session %016" PRIx64 "\n", header->flags,
@@ -288,8 +285,8 @@ void report_peek(FILE *out, struct style style, const struct segment *segment)
         struct shm_lane *lane = (void *)((char *)segment->base + SHM_LANE_AT(i));
         const struct shm_lane owned = {
             .owner = atomic_load_explicit(&lane->owner, memory_order_relaxed)};
-        fprintf(out, "  lane %d %-22s head %" PRIu64 "   cursor %" PRIu64 "   consumer %u%s%s%s\n", i,
-                directions[i], atomic_load_explicit(&lane->head, memory_order_relaxed),
+        fprintf(out, "  lane %d %-22s head %" PRIu64 "   cursor %" PRIu64 "   consumer %u%s%s%s\n",
+                i, directions[i], atomic_load_explicit(&lane->head, memory_order_relaxed),
                 atomic_load_explicit(&lane->cursor, memory_order_relaxed), owned.consumer_pid,
                 owned.consumer_flags & SHM_ATTACHED ? " ATTACHED" : "",
                 owned.consumer_flags & SHM_LOSSLESS ? " LOSSLESS" : "",
@@ -301,7 +298,7 @@ void report_layout(FILE *out)
 {
     fprintf(out, "%-12s %-18s %6s %6s\n", "block", "field", "offset", "size");
 #define PRINT_FIELD(type, field, offset, size)                                                     \
-    fprintf(out, "%-12s %-18s %6zu %6zu\n", #type, #field, offsetof(struct type, field),          \
+    fprintf(out, "%-12s %-18s %6zu %6zu\n", #type, #field, offsetof(struct type, field),           \
             sizeof(((struct type *)0)->field));
     SHM_LAYOUT(PRINT_FIELD)
     fprintf(out, "%-12s %-18s %6u %6u\n", "segment", "header", 0u, SHM_BLOCK);

@@ -43,11 +43,29 @@ say(struct segment *segment, enum segment_result result, const char *format, ...
     return result;
 }
 
+bool process_is_gone(uint64_t pid)
+{
+    char path[40], status[512];
+
+    if (pid > INT32_MAX || (kill((pid_t)pid, 0) != 0 && errno == ESRCH))
+        return true;
+    snprintf(path, sizeof path, "/proc/%" PRIu64 "/stat", pid);
+    FILE *file = fopen(path, "r"); /* Linux; elsewhere a zombie counts as alive */
+    if (file == NULL)
+        return false;
+    const size_t length = fread(status, 1, sizeof status - 1, file);
+    fclose(file);
+    status[length] = '\0';
+    const char *after_name =
+        strrchr(status, ')'); /* the name may hold anything, the state follows */
+    return after_name != NULL && strncmp(after_name, ") Z", 3) == 0;
+}
+
 static bool host_is_gone(const struct segment *segment)
 {
     struct stat now;
 
-    if (kill((pid_t)segment->header.host_pid, 0) != 0 && errno == ESRCH)
+    if (process_is_gone(segment->header.host_pid))
         return true;
     /* Its pid may be another process' by now. A name that is gone and a heart that stands still
      * are proof enough. */
@@ -63,9 +81,10 @@ static enum segment_result open_object(struct segment *segment, enum segment_acc
         return SEGMENT_OK;
     switch (errno) {
     case ENOENT:
-        return say(segment, SEGMENT_ABSENT,
-                   "no host: there is no such segment; start host.py first (in a container: both in "
-                   "one, or with --ipc=host)");
+        return say(
+            segment, SEGMENT_ABSENT,
+            "no host: there is no such segment; start host.py first (in a container: both in "
+            "one, or with --ipc=host)");
     case EACCES:
     case EPERM:
         return say(segment, SEGMENT_REFUSED,
@@ -101,8 +120,8 @@ static enum segment_result stat_object(struct segment *segment, uint64_t *size)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting (size 0)");
     if (*size < SHM_HEADER_SIZE)
         return say(segment, SEGMENT_REFUSED,
-                   "refused: %" PRIu64 " bytes, the header alone has %u; not made by host.py", *size,
-                   SHM_HEADER_SIZE);
+                   "refused: %" PRIu64 " bytes, the header alone has %u; not made by host.py",
+                   *size, SHM_HEADER_SIZE);
     return SEGMENT_OK;
 }
 
@@ -117,8 +136,10 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
     if (state == SHM_STARTING && memcmp(header->magic, none, sizeof none) == 0)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting");
     if (memcmp(header->magic, SHM_MAGIC, sizeof header->magic) != 0)
-        return say(segment, SEGMENT_REFUSED, "refused: not made by host.py (no %s at its begin); "
-                                             "choose another name", SHM_MAGIC);
+        return say(segment, SEGMENT_REFUSED,
+                   "refused: not made by host.py (no %s at its begin); "
+                   "choose another name",
+                   SHM_MAGIC);
     if (state == SHM_STARTING)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting");
     if (header->version == __builtin_bswap32(SHM_VERSION))
@@ -157,7 +178,8 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
         wrong = "state";
     if (wrong != NULL)
         return say(segment, SEGMENT_REFUSED,
-                   "refused: %s has an impossible value; its writer is broken, restart host.py", wrong);
+                   "refused: %s has an impossible value; its writer is broken, restart host.py",
+                   wrong);
     /* >=, never ==: macOS rounds an object up to whole pages. */
     if (size < header->total_size)
         return say(segment, SEGMENT_REFUSED,
@@ -166,7 +188,8 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
     return SEGMENT_OK;
 }
 
-static enum segment_result map_bytes(struct segment *segment, size_t size, int protection, int flags)
+static enum segment_result map_bytes(struct segment *segment, size_t size, int protection,
+                                     int flags)
 {
     segment->base = mmap(NULL, size, protection, MAP_SHARED | flags, segment->fd, 0);
     if (segment->base == MAP_FAILED) {
@@ -209,10 +232,12 @@ static enum segment_result check_alive(struct segment *segment)
     if (host_is_gone(segment))
         return say(segment, SEGMENT_DIED,
                    "its host (pid %" PRIu64 ") died and left it behind; start host.py again, it "
-                   "replaces it", segment->header.host_pid);
+                   "replaces it",
+                   segment->header.host_pid);
     return say(segment, SEGMENT_STALLED,
                "its host (pid %" PRIu64 ") is stalled: it has not given a sign of life for over a "
-               "second; continue or restart it", segment->header.host_pid);
+               "second; continue or restart it",
+               segment->header.host_pid);
 }
 
 enum segment_result segment_attach(struct segment *segment, const char *name,

@@ -14,12 +14,12 @@
 
 #include "latency.h"
 
-#define SPIN_LOOKS      64u      /* between two looks at the clock and the host's health */
-#define SPIN_YIELD      4096u    /* looks, then others on this CPU have a turn */
-#define ADAPTIVE_NS     2000000u /* spin so long without a message */
-#define SLEEP_FIRST_NS  50000u   /* then twice as long each time ... */
-#define SLEEP_LONGEST   1000000u /* ... up to this */
-#define BLOCK_LONGEST   100000000u
+#define SPIN_LOOKS     64u      /* between two looks at the clock and the host's health */
+#define SPIN_YIELD     4096u    /* looks, then others on this CPU have a turn */
+#define ADAPTIVE_NS    2000000u /* spin so long without a message */
+#define SLEEP_FIRST_NS 50000u   /* then twice as long each time ... */
+#define SLEEP_LONGEST  1000000u /* ... up to this */
+#define BLOCK_LONGEST  100000000u
 
 const char *const wait_mode_names[] = {"adaptive", "spin", "yield", "sleep", "block", NULL};
 
@@ -91,7 +91,8 @@ static void sleep_a_step(struct waiter *waiter)
 
     nanosleep(&step, NULL);
     if (waiter->sleep_ns < SLEEP_LONGEST)
-        waiter->sleep_ns = 2 * waiter->sleep_ns < SLEEP_LONGEST ? 2 * waiter->sleep_ns : SLEEP_LONGEST;
+        waiter->sleep_ns =
+            2 * waiter->sleep_ns < SLEEP_LONGEST ? 2 * waiter->sleep_ns : SLEEP_LONGEST;
 }
 
 static bool spin(struct waiter *waiter)

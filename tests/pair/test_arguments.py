@@ -1,0 +1,110 @@
+"""What a user may type wrongly: one line, an exit code, nothing left behind."""
+import os
+import unittest
+
+from support import CLIENT, HOST, PairTest
+
+
+class Arguments(PairTest):
+    def refused(self, command, code: int, *words: str, **popen) -> None:
+        with self.subTest(command=command):
+            before = set(os.listdir("/dev/shm"))
+            out, err = self.finish(self.start(command, **popen), code)
+            self.assertEqual(out or "", "")
+            self.one_line(err, *words)
+            self.assertFalse([name for name in set(os.listdir("/dev/shm")) - before
+                              if self.name in name])
+
+    def test_host(self) -> None:
+        command = HOST + ["--name", self.name]
+        for words in (["--size", "0"], ["--slots", "3"], ["--slots", "131072"], ["--rate", "-1"],
+                      ["--rate", "nan"], ["--count", "abc"], ["--count", "-1"], ["--count", "1x"],
+                      ["--size", "1e3"], ["--cpu", "999"], ["--wait", "doze"],
+                      ["--stall-timeout", "0"]):
+            self.refused(command + words, 2, "host.py: ", words[0], "--help")
+        self.refused(command + ["--frobnicate"], 2, "--frobnicate")
+        self.refused(command + ["--siz", "3"], 2, "--siz")  # no abbreviations
+        self.refused(command + ["trailing"], 2, "trailing")
+        self.refused(command + ["--"], 2, "COMMAND")
+        self.refused(command + ["--echo", "--sink", "x"], 2, "only one")
+        self.refused(command + ["--json", "--sink", "-"], 2, "standard output")
+        for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
+                          ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long")):
+            self.refused(HOST + ["--name", name], 2, why)
+
+    def test_host_files(self) -> None:
+        command = HOST + ["--name", self.name, "--quiet"]
+        self.refused(command + ["--input", self.path("missing")], 1, "missing", "No such file")
+        self.refused(command + ["--input", self.folder.name], 1, "directory")
+        self.refused(command + ["--sink", self.path("no/such")], 1, "No such file")
+        self.refused(command + ["--", self.path("no-program")], 1, "cannot start")
+        if os.geteuid():
+            secret = self.file("secret", b"x")
+            os.chmod(secret, 0)
+            self.refused(command + ["--input", secret], 1, "Permission denied")
+
+    def test_client(self) -> None:
+        command = CLIENT + ["--timeout", "0.05", "--quiet"]
+        for words in (["--count", "abc"], ["--count", "-1"], ["--count", " 1"], ["--count", "1x"],
+                      ["--count", "99999999999999999999"], ["--timeout", "soon"],
+                      ["--timeout", "-1"], ["--timeout", "nan"], ["--wait", "doze"],
+                      ["--cpu", "999"], ["--format", "xml"]):
+            self.refused(command + words + [self.name], 2, "cliente_c: ", words[0])
+        self.refused(command + ["--frobnicate", self.name], 2, "--frobnicate", "--help")
+        self.refused(command + ["-Z", self.name], 2, "-Z")
+        self.refused(command + [self.name, "trailing"], 2, "trailing")
+        self.refused(command + ["--count"], 2, "--count", "missing")
+        self.refused(command + ["--observe", "--lossless", self.name], 2, "--observe")
+        self.refused(command + ["--source", "x", "--output", "y", self.name], 2, "--source")
+        self.refused(command + ["--json", "--output", "-", self.name], 2, "--json")
+        for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
+                          ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long")):
+            self.refused(command + [name], 2, why)
+
+    def test_client_without_host(self) -> None:
+        self.refused(CLIENT + ["--timeout", "0.05", self.name], 3, "no host", "/" + self.name,
+                     "start host.py", "--ipc=host")
+        self.refused(CLIENT + ["--output", self.path("no/such"), self.name], 1, "No such file")
+        self.refused(CLIENT + ["--source", self.path("missing"), self.name], 1, "No such file")
+
+    def test_full_disk_and_closed_output(self) -> None:
+        _, err = self.finish(self.pair(["--count", "10", "--wait-client", "--quiet"],
+                                       ["--quiet", "--lossless", "--output", "/dev/full"]), 1)
+        self.one_line(err, "/dev/full", "No space left")
+        shell = 'exec "$0" "$@" >&-'
+        self.refused(["sh", "-c", shell, *CLIENT, "--timeout", "0.05", self.name], 1,
+                     "standard output is closed")
+        self.refused(["sh", "-c", shell, *HOST, "--name", self.name, "--count", "1"], 1,
+                     "standard output is closed")
+        with open("/dev/full", "w") as full:
+            self.refused(HOST + ["--name", self.name, "--count", "1"], 1, "No space left",
+                         stdout=full)
+
+    def test_foreign_segments(self) -> None:
+        path = f"/dev/shm/{self.name}"
+        client = CLIENT + ["--timeout", "0.1", "--quiet", self.name]
+        good = bytearray(2048)
+        good[:8] = b"SHMPRUEB"
+        good[8:12] = (2).to_bytes(4, "little")
+        good[128] = 1
+        for content, word in ((b"x" * 2048, "not made by host.py"), (b"x" * 10, "10 bytes"),
+                              (bytes(good), "version 2")):
+            with open(path, "wb") as segment:
+                segment.write(content)
+            self.refused(client, 5, "refused", word)
+            if word != "version 2":
+                self.refused(HOST + ["--name", self.name, "--quiet"], 5, "refused")
+            os.unlink(path)
+        with open(path, "wb"):  # empty: its host may be about to size it
+            pass
+        self.refused(client, 3, "not finished starting")
+
+    def test_help_and_version(self) -> None:
+        for command in (HOST + ["--help"], CLIENT + ["--help"], CLIENT + ["--version"]):
+            out, err = self.finish(self.start(command))
+            self.assertTrue(out and not err)
+            self.assertLessEqual(max(map(len, out.splitlines())), 100)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -312,9 +312,11 @@ class Lane:
 
         def take() -> Optional[memoryview]:
             nonlocal crc_wanted
-            if words[head] < n or words[slot] != 2 * n:  # SYNC head load, seq load
+            if words[head] < n:              # SYNC head load
                 return None
-            release(); acquire()             # SYNC acquire fence: pairs with F2, before the payload
+            release(); acquire()             # SYNC A: pairs with F2; seq and payload come after it
+            if words[slot] != 2 * n:         # SYNC seq load
+                return None
             length, crc_wanted = self.split(words[slot + 3])
             if length > capacity:
                 raise Failure(REFUSED, f"the client wrote an impossible length, {length} bytes")
@@ -671,7 +673,7 @@ class Host:
             pid, flags = down.consumer()
             if flags & (LOSSLESS | ATTACHED) != LOSSLESS | ATTACHED or not pid:
                 return n + slots // 2 - 1  # ask again before a new client could be overrun
-            cursor = words[down.cursor]  # SYNC cursor load; the fence of reserve() comes after it
+            cursor = words[down.cursor]  # SYNC cursor load; no store of reserve() can overtake it
             if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
                 down.seen_cursor = cursor
                 moved = clock()

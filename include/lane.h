@@ -82,7 +82,7 @@ void lane_release(struct lane *lane, const struct lane_message *message);
 void lane_restore(struct lane *lane);
 
 /* @return true when lane_next has something to say: what to wait for */
-bool lane_readable(const struct lane *lane);
+bool lane_readable(struct lane *lane);
 
 /* ---- writing ---- */
 
@@ -97,7 +97,7 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
 bool lane_writable(struct lane *lane);
 
 /* @return true when the consumer is done with all that was written */
-bool lane_drained(const struct lane *lane);
+bool lane_drained(struct lane *lane);
 
 /* Is somebody consuming this lane? Without one, a writer talks to itself. */
 bool lane_has_consumer(const struct lane *lane);

@@ -15,7 +15,7 @@
 struct report {
     uint64_t messages, lost, retries, crc_errors, verify_errors, bytes;
     uint64_t missed_wakeups, reattached;
-    uint64_t attach_total_ns, first_wait_ns; /* the first attach; from its claim to message 1 */
+    uint64_t attach_total_ns; /* of the first attach, waiting for its host included */
     uint64_t begin_ns, end_ns, first_seen_ns, last_seen_ns;
     struct rusage begin_usage, end_usage;
     const char *wait;
@@ -24,7 +24,9 @@ struct report {
     struct clock_facts clock;
     struct latency seen, due; /* publish -> seen, due -> seen; nanoseconds */
     struct lane_message first;
-    unsigned char first_payload[sizeof(struct shm_sample)]; /* as much of it as fits */
+    /* As much as fits of message 1, and of the one for the live line. */
+    unsigned char first_payload[sizeof(struct shm_sample)],
+        shown_payload[sizeof(struct shm_sample)];
 };
 
 /* Colour and a live line on this stream? Not where it is no terminal, nor with NO_COLOR. */
@@ -34,8 +36,8 @@ struct style {
 struct style report_style(FILE *out);
 
 void report_attached(FILE *out, struct style style, const struct segment *segment);
-void report_live(FILE *out, const struct report *report, const struct lane_message *message,
-                 uint32_t kind, uint64_t now_ns);
+void report_live(FILE *out, const struct report *report, uint32_t length, uint32_t kind,
+                 uint64_t now_ns);
 void report_text(FILE *out, struct style style, const struct report *report,
                  const struct segment *segment, bool sending);
 void report_json(FILE *out, const struct report *report, const struct segment *segment);

@@ -63,10 +63,10 @@ struct client {
     struct report report;
     FILE *text; /* statistics: standard output, unless the payloads go there */
     struct style style;
-    int output, source;   /* descriptors, or -1 */
-    unsigned char *stage; /* a lossy message is copied here, confirmed, then written */
-    char *line;           /* ndjson */
-    uint64_t next_live_ns;
+    int output, source;    /* descriptors, or -1 */
+    unsigned char *stage;  /* a lossy message is copied here, confirmed, then written */
+    char *line;            /* ndjson */
+    uint64_t next_live_ns; /* UINT64_MAX: no live line */
     bool said_stalled;
     int exit_code;
 };
@@ -84,7 +84,7 @@ __attribute__((format(printf, 2, 3))) static void complain(const struct client *
 {
     va_list arguments;
 
-    if (c->style.terminal && c->next_live_ns != 0)
+    if (c->style.terminal && c->next_live_ns != UINT64_MAX)
         fputs("\r\033[K", c->text);
     fflush(c->text);
     fprintf(stderr, "cliente_c: %s: ", c->options.name);
@@ -198,7 +198,7 @@ static void pin(const struct options *options)
 
 static struct options parse_options(int argc, char **argv)
 {
-    enum { OBSERVE = 256, PEEK, LAYOUT, VERSION_OPTION };
+    enum { OBSERVE = 'z' + 1, PEEK, LAYOUT, VERSION_ASKED, END };
     static const struct option longs[] = {
         {"count", required_argument, NULL, 'n'},
         {"timeout", required_argument, NULL, 't'},
@@ -217,79 +217,51 @@ static struct options parse_options(int argc, char **argv)
         {"json", no_argument, NULL, 'j'},
         {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, VERSION_OPTION},
+        {"version", no_argument, NULL, VERSION_ASKED},
         {NULL, 0, NULL, 0},
     };
-    struct options o = {.timeout_ns = 5000000000u, .cpu = -1};
-    bool counted = false;
+    const char *given[END] = {NULL}; /* by option: its value, or "" */
     int option;
 
     opterr = 0; /* one line of ours, not getopt's */
     while ((option = getopt_long(argc, argv, ":n:t:w:leo:s:f:vrc:jqh", longs, NULL)) != -1) {
-        switch (option) {
-        case 'n':
-            o.count = parse_number("--count", optarg, INT64_MAX);
-            counted = true;
-            break;
-        case 't':
-            o.timeout_ns = parse_seconds("--timeout", optarg);
-            break;
-        case 'w':
-            o.wait = parse_wait(optarg);
-            break;
-        case 'l':
-            o.lossless = true;
-            break;
-        case 'e':
-            o.echo = true;
-            break;
-        case 'o':
-            o.output = optarg;
-            break;
-        case 's':
-            o.source = optarg;
-            break;
-        case 'f':
-            o.ndjson = strcmp(optarg, "ndjson") == 0;
-            if (!o.ndjson && strcmp(optarg, "raw") != 0)
-                usage_error("--format %s: not one of raw, ndjson", optarg);
-            break;
-        case 'v':
-            o.verify = true;
-            break;
-        case 'r':
-            o.reattach = true;
-            break;
-        case OBSERVE:
-            o.observe = true;
-            break;
-        case PEEK:
-            o.peek = true;
-            break;
-        case 'c':
-            o.cpu = (int)parse_number("--cpu", optarg, 1023);
-            break;
-        case 'j':
-            o.json = true;
-            break;
-        case 'q':
-            o.quiet = true;
-            break;
-        case 'h':
-            fputs(usage_text, stdout);
-            exit(EXIT_DONE);
-        case VERSION_OPTION:
-            printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
-            exit(EXIT_DONE);
-        case LAYOUT:
-            report_layout(stdout);
-            exit(EXIT_DONE);
-        case ':':
+        if (option == ':')
             usage_error("%s: its value is missing", argv[optind - 1]);
-        default:
+        if (option == '?')
             usage_error("%s: unknown option, or a value where none belongs", argv[optind - 1]);
-        }
+        given[option] = optarg != NULL ? optarg : "";
     }
+    if (given['h'])
+        fputs(usage_text, stdout);
+    else if (given[VERSION_ASKED])
+        printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
+    else if (given[LAYOUT])
+        report_layout(stdout);
+    if (given['h'] || given[VERSION_ASKED] || given[LAYOUT])
+        exit(fflush(stdout) == 0 ? EXIT_DONE : EXIT_SYSTEM);
+
+    const char *format = given['f'] ? given['f'] : "raw";
+    struct options o = {
+        .count = given['n']                 ? parse_number("--count", given['n'], INT64_MAX)
+                 : given['o'] || given['s'] ? 0
+                                            : 5000,
+        .timeout_ns = parse_seconds("--timeout", given['t'] ? given['t'] : "5"),
+        .wait = parse_wait(given['w'] ? given['w'] : "adaptive"),
+        .lossless = given['l'],
+        .echo = given['e'],
+        .verify = given['v'],
+        .reattach = given['r'],
+        .observe = given[OBSERVE],
+        .peek = given[PEEK],
+        .json = given['j'],
+        .quiet = given['q'],
+        .ndjson = strcmp(format, "ndjson") == 0,
+        .output = given['o'],
+        .source = given['s'],
+        .cpu = given['c'] ? (int)parse_number("--cpu", given['c'], 1023) : -1,
+    };
+    if (!o.ndjson && strcmp(format, "raw") != 0)
+        usage_error("--format %s: not one of raw, ndjson", format);
     if (optind + 1 < argc)
         usage_error("%s: one NAME is enough", argv[optind + 1]);
     if (o.observe && (o.lossless || o.echo || o.source || o.wait == WAIT_BLOCK))
@@ -298,12 +270,10 @@ static struct options parse_options(int argc, char **argv)
     if (o.source && (o.output || o.echo || o.verify || o.lossless || o.reattach))
         usage_error("--source: sends, goes with none of --output, --echo, --verify, --lossless, "
                     "--reattach");
-    if (o.ndjson && !o.output)
-        usage_error("--format ndjson: tells how --output writes; give --output FILE, or '-'");
+    if (given['f'] && !o.output)
+        usage_error("--format: tells how --output writes; give --output FILE, or '-'");
     if (o.json && o.output && strcmp(o.output, "-") == 0)
         usage_error("--json: standard output is taken by --output -");
-    if (!counted && !o.output && !o.source)
-        o.count = 5000;
 
     const char *name = optind < argc ? argv[optind] : SHM_DEFAULT_NAME;
     const enum shm_name_result result = shm_name_normalise(SHM_OS_HERE, name, strlen(name), o.name);
@@ -354,25 +324,12 @@ static enum end wait_until(struct client *c, bool (*ready)(struct lane *), struc
     return GO_ON;
 }
 
-static bool readable(struct lane *lane)
-{
-    return lane_readable(lane);
-}
-
-static bool drained(struct lane *lane)
-{
-    return lane_drained(lane);
-}
-
 /* ---- attach ---- */
 
 static enum end claim(struct client *c)
 {
-    const uint32_t flags = (c->options.lossless ? SHM_LOSSLESS : 0u) |
-                           (c->waiter.sleep_on != NULL && c->waiter.mode != WAIT_SLEEP &&
-                                    c->waiter.mode != WAIT_SPIN && c->waiter.mode != WAIT_YIELD
-                                ? SHM_BLOCKS
-                                : 0u);
+    const uint32_t flags =
+        (c->options.lossless ? SHM_LOSSLESS : 0u) | (c->waiter.sleep_on != NULL ? SHM_BLOCKS : 0u);
     enum lane_result result;
     uint32_t other = 0;
     int tries = 0;
@@ -434,7 +391,7 @@ static enum end attach(struct client *c)
         report_attached(c->text, c->style, &c->segment);
     if (c->options.output != NULL) {
         free(c->stage);
-        free(c->line);
+        free(c->line); /* the next host's messages may be larger */
         c->stage = malloc(c->segment.header.payload_capacity);
         c->line = malloc(PAYLOAD_JSON_SIZE(c->segment.header.payload_capacity));
         if (c->stage == NULL || c->line == NULL)
@@ -445,16 +402,22 @@ static enum end attach(struct client *c)
     return GO_ON;
 }
 
-/* Only called with a host that went away: the next one, and what lies between the two. */
+/* Adds up what the lane and the waiter counted; both begin anew at the next host. */
+static void take_counts(struct client *c)
+{
+    c->report.lost += c->down.lost;
+    c->report.retries += c->down.retries;
+    c->report.missed_wakeups += c->waiter.missed_wakeups;
+    c->down.lost = c->down.retries = c->waiter.missed_wakeups = 0;
+}
+
+/* Only called when the host went away and nothing readable is left of it. */
 static enum end reattach(struct client *c)
 {
     const uint64_t begin = clock_now_ns();
     const char *how = host_state_names[c->report.host];
-    struct report *r = &c->report;
 
-    r->lost += c->down.lost;
-    r->retries += c->down.retries;
-    c->down.lost = c->down.retries = 0;
+    take_counts(c);
     lane_leave(&c->down);
     segment_detach(&c->segment);
     enum end end = attach(c);
@@ -462,11 +425,10 @@ static enum end reattach(struct client *c)
         end = claim(c);
     if (end != GO_ON)
         return end;
-    r->reattached++;
+    c->report.reattached++;
     complain(c,
              "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
-             "nothing was left unread of the old one, %" PRIu64
-             " messages of the new one came before",
+             "nothing was left unread of the old one, %" PRIu64 " messages of the new one missed",
              how, c->segment.header.session, c->segment.header.host_pid,
              (double)(clock_now_ns() - begin) * 1e-9, c->down.head);
     return GO_ON;
@@ -501,44 +463,43 @@ static enum end write_message(struct client *c, const struct lane_message *messa
     return write_all(c, c->line, payload_json(c->line, c->segment.header.payload_kind, message));
 }
 
-/* Copies the message into the next slot of the up lane; lane_commit sends it. */
-static enum end prepare_echo(struct client *c, const struct lane_message *message)
-{
-    unsigned char *to;
-
-    while (lane_reserve(&c->up, &to) == LANE_FULL) {
-        const enum end end = wait_until(c, lane_writable, &c->up, 0);
-        if (end != GO_ON)
-            return end;
-    }
-    memcpy(to, message->payload, message->length);
-    return GO_ON;
-}
-
 static uint32_t crc_for(const struct client *c, const unsigned char *payload, uint32_t length,
                         uint64_t n)
 {
     return c->segment.header.flags & SHM_FLAG_CRC ? payload_crc32(payload, length, (uint32_t)n) : 0;
 }
 
+/* Copies the message into the next slot of the up lane, *to; lane_commit will send it. */
+static enum end prepare_echo(struct client *c, const struct lane_message *message,
+                             unsigned char **to)
+{
+    while (lane_reserve(&c->up, to) == LANE_FULL) {
+        const enum end end = wait_until(c, lane_writable, &c->up, 0);
+        if (end != GO_ON)
+            return end;
+    }
+    memcpy(*to, message->payload, message->length);
+    return GO_ON;
+}
+
 /* What the run does with one message, where it lies; *result is what lane_confirm said of it. */
 static enum end use(struct client *c, struct lane_message *message, enum lane_result *result)
 {
     struct report *r = &c->report;
-    const unsigned char *in_slot = message->payload;
-    const uint32_t crc = crc_for(c, in_slot, message->length, message->n);
+    const uint32_t crc = crc_for(c, message->payload, message->length, message->n);
     const bool crc_ok = !(c->segment.header.flags & SHM_FLAG_CRC) || crc == message->crc32;
     const bool verified =
         !c->options.verify || payload_matches(c->segment.header.payload_kind, message);
     const bool writes = c->output >= 0 && crc_ok;
+    unsigned char *echo = NULL;
     enum end end = GO_ON;
 
     if (c->options.echo)
-        end = prepare_echo(c, message);
+        end = prepare_echo(c, message, &echo);
     if (end == GO_ON && writes && c->options.lossless) { /* nobody overwrites it yet */
         end = write_message(c, message);
     } else if (writes) {
-        memcpy(c->stage, in_slot, message->length);
+        memcpy(c->stage, message->payload, message->length);
         message->payload = c->stage;
     }
     *result = lane_confirm(&c->down, message);
@@ -546,8 +507,8 @@ static enum end use(struct client *c, struct lane_message *message, enum lane_re
         return end;
     r->crc_errors += !crc_ok;
     r->verify_errors += !verified;
-    if (c->options.echo)
-        lane_commit(&c->up, message->length, 0, crc_for(c, in_slot, message->length, c->up.next));
+    if (echo != NULL)
+        lane_commit(&c->up, message->length, 0, crc_for(c, echo, message->length, c->up.next));
     if (writes && !c->options.lossless)
         end = write_message(c, message);
     return end;
@@ -558,11 +519,9 @@ static void record(struct client *c, const struct lane_message *message, uint64_
     struct report *const r = &c->report;
 
     if (r->messages++ == 0) {
-        const size_t room = sizeof r->first_payload;
-        r->first_wait_ns = now - r->begin_ns;
         r->first_seen_ns = now;
         r->first = *message;
-        memcpy(r->first_payload, message->payload, message->length < room ? message->length : room);
+        memcpy(r->first_payload, r->shown_payload, sizeof r->first_payload);
     }
     r->bytes += message->length;
     r->last_seen_ns = now;
@@ -571,8 +530,8 @@ static void record(struct client *c, const struct lane_message *message, uint64_
     latency_record(&r->due, now > message->due_ns ? now - message->due_ns : 0);
     if (message->timestamp_ns > now)
         segment_note_future(&c->segment, message->timestamp_ns, now);
-    if (c->next_live_ns != 0 && now >= c->next_live_ns) {
-        report_live(c->text, r, message, c->segment.header.payload_kind, now);
+    if (now >= c->next_live_ns) {
+        report_live(c->text, r, message->length, c->segment.header.payload_kind, now);
         c->next_live_ns = now + 1000000000u;
     }
 }
@@ -583,6 +542,7 @@ static enum end receive(struct client *c)
     struct lane *const lane = &c->down;
     const bool plain = !c->options.verify && !c->options.echo && c->output < 0 &&
                        !(c->segment.header.flags & SHM_FLAG_CRC);
+    const size_t room = sizeof r->shown_payload;
     struct lane_message message;
 
     for (;;) {
@@ -590,6 +550,9 @@ static enum end receive(struct client *c)
         enum lane_result result = lane_next(lane, &message);
         if (result == LANE_OK) {
             const uint64_t now = clock_now_ns();
+            if (r->messages == 0 || now >= c->next_live_ns) /* before lane_confirm vouches for it */
+                memcpy(r->shown_payload, message.payload,
+                       message.length < room ? message.length : room);
             if (plain)
                 result = lane_confirm(lane, &message);
             else
@@ -610,7 +573,7 @@ static enum end receive(struct client *c)
         switch (result) {
         case LANE_EMPTY:
         case LANE_PENDING:
-            end = wait_until(c, readable, lane, lane->next);
+            end = wait_until(c, lane_readable, lane, lane->next);
             /* Said to be there, but never whole: no host does that for so long. */
             if (end == END_SILENT && result == LANE_PENDING)
                 return END_DAMAGED;
@@ -668,7 +631,7 @@ static enum end send_source(struct client *c)
         if (r->messages == c->options.count)
             break;
     }
-    const enum end end = wait_until(c, drained, &c->up, 0);
+    const enum end end = wait_until(c, lane_drained, &c->up, 0);
     return end == GO_ON ? END_COUNT : end;
 }
 
@@ -741,9 +704,9 @@ static void run(struct client *c)
     }
     r->end_ns = clock_now_ns();
     getrusage(RUSAGE_SELF, &r->end_usage);
-    r->lost += c->down.lost;
-    r->retries += c->down.retries;
-    r->missed_wakeups = c->waiter.missed_wakeups;
+    take_counts(c);
+    if (c->segment.base != NULL && end != END_HOST)
+        r->host = segment_host(&c->segment, r->end_ns);
     r->clock_gap_s = c->segment.clock_gap_s;
     r->wait = wait_mode_names[c->options.wait];
     conclude(c, end);
@@ -781,6 +744,7 @@ int main(int argc, char **argv)
     c.text = to_stdout ? stderr : stdout;
     c.style = report_style(c.text);
     c.segment.fd = c.output = c.source = -1;
+    c.next_live_ns = UINT64_MAX;
     if (no_stdout && (to_stdout || !c.options.quiet))
         return fail(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it"),
                c.exit_code;

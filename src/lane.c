@@ -191,7 +191,7 @@ void lane_restore(struct lane *lane)
         atomic_store_explicit(cursor, lane->next - 1, memory_order_release);
 }
 
-bool lane_readable(const struct lane *lane)
+bool lane_readable(struct lane *lane)
 {
     const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
     const uint64_t seq =
@@ -251,7 +251,8 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
     atomic_store_explicit(&slot->timestamp_ns, now, memory_order_relaxed);
     /* SYNC F2, seq = 2n (release): pairs with "seq load". */
     atomic_store_explicit(&slot->seq, 2 * n, memory_order_release);
-    /* SYNC head = n (release): pairs with "head load". */
+    /* SYNC head = n (release, F3): pairs with "head load"; who reads in place without a look at seq
+     * relies on this one. */
     atomic_store_explicit(&lane->shared->head, n, memory_order_release);
 
     const uint64_t owner = atomic_load_explicit(&lane->shared->owner, memory_order_relaxed);
@@ -264,7 +265,7 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
     }
 }
 
-bool lane_drained(const struct lane *lane)
+bool lane_drained(struct lane *lane)
 {
     return atomic_load_explicit(&lane->shared->cursor, memory_order_acquire) == lane->next - 1;
 }

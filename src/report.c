@@ -78,15 +78,15 @@ static double rate_hz(const struct report *report)
     return report->messages > 1 && seconds > 0 ? (double)(report->messages - 1) / seconds : 0;
 }
 
-void report_live(FILE *out, const struct report *report, const struct lane_message *message,
-                 uint32_t kind, uint64_t now_ns)
+void report_live(FILE *out, const struct report *report, uint32_t length, uint32_t kind,
+                 uint64_t now_ns)
 {
     fprintf(out, "\r  %4.0f s  %" PRIu64 " messages  %.0f a second  %" PRIu64 " lost  p50 %s",
             (double)(now_ns - report->begin_ns) * 1e-9, report->messages, rate_hz(report),
             report->lost, duration((double)latency_percentile(&report->seen, 0.5)).text);
-    if (kind == SHM_SAMPLE && message->length >= sizeof(struct shm_sample)) {
+    if (kind == SHM_SAMPLE && length >= sizeof(struct shm_sample)) {
         struct shm_sample sample;
-        memcpy(&sample, message->payload, sizeof sample);
+        memcpy(&sample, report->shown_payload, sizeof sample);
         fprintf(out, "  accel %+.2f %+.2f %+.2f", (double)sample.accel[0], (double)sample.accel[1],
                 (double)sample.accel[2]);
     }
@@ -196,7 +196,7 @@ void report_text(FILE *out, struct style style, const struct report *report,
             rate_hz(report), size_of(elapsed_s > 0 ? (double)report->bytes / elapsed_s : 0).text);
     if (!sending && report->messages > 0)
         fprintf(out, "  first        %s after the claim\n",
-                duration((double)report->first_wait_ns).text);
+                duration((double)(report->first_seen_ns - report->begin_ns)).text);
     if (report->reattached)
         fprintf(out, "  reattached   %" PRIu64 " times\n", report->reattached);
     fprintf(out,
@@ -245,7 +245,8 @@ void report_json(FILE *out, const struct report *report, const struct segment *s
             "\"first\": %.3f, \"total\": %.3f}",
             (double)segment->step_ns.open * 1e-3, (double)segment->step_ns.stat * 1e-3,
             (double)segment->step_ns.map * 1e-3, (double)segment->step_ns.check * 1e-3,
-            (double)report->first_wait_ns * 1e-3, (double)report->attach_total_ns * 1e-3);
+            report->messages > 0 ? (double)(report->first_seen_ns - report->begin_ns) * 1e-3 : 0,
+            (double)report->attach_total_ns * 1e-3);
     json_latency(out, "latency_ns", &report->seen, report->clock_gap_s == 0);
     json_latency(out, "due_latency_ns", &report->due, report->clock_gap_s == 0);
     fprintf(out,

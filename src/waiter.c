@@ -25,8 +25,10 @@ const char *const wait_mode_names[] = {"adaptive", "spin", "yield", "sleep", "bl
 
 void waiter_init(struct waiter *waiter, enum wait_mode mode, struct shm_lane *sleep_on)
 {
+    const bool blocks = WAITER_CAN_BLOCK && (mode == WAIT_ADAPTIVE || mode == WAIT_BLOCK);
+
     *waiter = (struct waiter){.mode = mode,
-                              .sleep_on = WAITER_CAN_BLOCK ? sleep_on : NULL,
+                              .sleep_on = blocks ? sleep_on : NULL,
                               .one_cpu = sysconf(_SC_NPROCESSORS_ONLN) < 2};
     waiter_reset(waiter);
 }
@@ -119,7 +121,7 @@ bool waiter_pause(struct waiter *waiter, uint64_t next)
         if (++waiter->looks % SPIN_LOOKS != 0)
             return false;
 #if WAITER_CAN_BLOCK
-    } else if (mode != WAIT_SLEEP && waiter->sleep_on && next != 0) {
+    } else if (waiter->sleep_on != NULL && next != 0) {
         waiter_block(waiter, next);
 #endif
     } else {

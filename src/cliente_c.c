@@ -68,7 +68,7 @@ struct client {
     char *line;            /* ndjson */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
     bool said_stalled;
-    int exit_code;
+    enum exit_code exit_code;
 };
 
 static volatile sig_atomic_t stop;
@@ -78,13 +78,13 @@ static void on_signal(int number)
     stop = number;
 }
 
-/* One line on standard error: program, segment, what. */
-__attribute__((format(printf, 2, 3))) static void complain(const struct client *c,
-                                                           const char *format, ...)
+/* One line on standard error: program, segment, what. EXIT_DONE: it goes on all the same. */
+__attribute__((format(printf, 3, 4))) static enum end say(struct client *c, enum exit_code code,
+                                                          const char *format, ...)
 {
     va_list arguments;
 
-    if (c->style.terminal && c->next_live_ns != UINT64_MAX)
+    if (c->next_live_ns != UINT64_MAX)
         fputs("\r\033[K", c->text);
     fflush(c->text);
     fprintf(stderr, "cliente_c: %s: ", c->options.name);
@@ -92,19 +92,8 @@ __attribute__((format(printf, 2, 3))) static void complain(const struct client *
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     fputc('\n', stderr);
-}
-
-__attribute__((format(printf, 3, 4))) static enum end fail(struct client *c, int exit_code,
-                                                           const char *format, ...)
-{
-    char why[256];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(why, sizeof why, format, arguments);
-    va_end(arguments);
-    complain(c, "%s", why);
-    c->exit_code = exit_code;
+    if (code != EXIT_DONE)
+        c->exit_code = code;
     return END_SAID;
 }
 
@@ -314,9 +303,9 @@ static enum end wait_until(struct client *c, bool (*ready)(struct lane *), struc
         if ((host == HOST_STALLED) != c->said_stalled) {
             c->said_stalled = host == HOST_STALLED;
             c->report.host = host;
-            complain(c, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
-                     host == HOST_STALLED ? "is stalled: no sign of life for over a second; waiting"
-                                          : "goes on");
+            say(c, EXIT_DONE, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
+                host == HOST_STALLED ? "is stalled: no sign of life for over a second; waiting"
+                                     : "goes on");
         }
         if (c->waiter.now_ns - c->waiter.since_ns >= c->options.timeout_ns)
             return ready(lane) ? GO_ON : END_SILENT;
@@ -338,10 +327,10 @@ static enum end claim(struct client *c)
         result = lane_claim(&c->down, (uint32_t)getpid(), flags, &other);
     while (result == LANE_DROPPED && ++tries < 100);
     if (result == LANE_BUSY)
-        return fail(c, EXIT_REFUSED,
-                    "refused: client pid %" PRIu32 " is reading it already; end that one, or watch "
-                    "beside it with --observe",
-                    other);
+        return say(c, EXIT_REFUSED,
+                   "refused: client pid %" PRIu32 " is reading it already; end that one, or watch "
+                   "beside it with --observe",
+                   other);
     return result == LANE_OK ? GO_ON : END_DAMAGED;
 }
 
@@ -365,12 +354,12 @@ static enum end attach(struct client *c)
         if (stop)
             return END_STOPPED;
         if (result == SEGMENT_REFUSED)
-            return fail(c, EXIT_REFUSED, "%s", c->segment.why);
+            return say(c, EXIT_REFUSED, "%s", c->segment.why);
         if (result == SEGMENT_ERROR)
-            return fail(c, EXIT_SYSTEM, "%s", c->segment.why);
+            return say(c, EXIT_SYSTEM, "%s", c->segment.why);
         if (clock_now_ns() >= deadline)
-            return fail(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST,
-                        "%s (waited %g s)", c->segment.why, (double)c->options.timeout_ns * 1e-9);
+            return say(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST,
+                       "%s (waited %g s)", c->segment.why, (double)c->options.timeout_ns * 1e-9);
         nanosleep(&step, NULL);
         if (step.tv_nsec < 16000000)
             step.tv_nsec *= 2;
@@ -382,8 +371,8 @@ static enum end attach(struct client *c)
         lane_open(&c->up, c->segment.base, &c->segment.header, SHM_UP) != LANE_OK)
         return END_DAMAGED;
     if ((c->options.echo || c->options.source) && !lane_has_consumer(&c->up))
-        return fail(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
-                    c->options.echo ? "--echo" : "--sink FILE");
+        return say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
+                   c->options.echo ? "--echo" : "--sink FILE");
     waiter_init(&c->waiter, c->options.wait, c->options.observe ? NULL : c->down.shared);
     if (c->report.attach_total_ns == 0)
         c->report.attach_total_ns = clock_now_ns() - begin;
@@ -395,8 +384,8 @@ static enum end attach(struct client *c)
         c->stage = malloc(c->segment.header.payload_capacity);
         c->line = malloc(PAYLOAD_JSON_SIZE(c->segment.header.payload_capacity));
         if (c->stage == NULL || c->line == NULL)
-            return fail(c, EXIT_SYSTEM, "no memory for a message of %" PRIu32 " bytes",
-                        c->segment.header.payload_capacity);
+            return say(c, EXIT_SYSTEM, "no memory for a message of %" PRIu32 " bytes",
+                       c->segment.header.payload_capacity);
     }
     c->report.host = HOST_LIVE;
     return GO_ON;
@@ -426,11 +415,11 @@ static enum end reattach(struct client *c)
     if (end != GO_ON)
         return end;
     c->report.reattached++;
-    complain(c,
-             "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
-             "nothing was left unread of the old one, %" PRIu64 " messages of the new one missed",
-             how, c->segment.header.session, c->segment.header.host_pid,
-             (double)(clock_now_ns() - begin) * 1e-9, c->down.head);
+    say(c, EXIT_DONE,
+        "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
+        "nothing was left unread of the old one, %" PRIu64 " messages of the new one missed",
+        how, c->segment.header.session, c->segment.header.host_pid,
+        (double)(clock_now_ns() - begin) * 1e-9, c->down.head);
     return GO_ON;
 }
 
@@ -448,7 +437,7 @@ static enum end write_all(struct client *c, const void *bytes, size_t length)
         } else if (errno == EFAULT) { /* how the kernel meets pages that are gone */
             return host_ended(c, HOST_SHRUNK);
         } else if (errno != EINTR) {
-            return fail(c, EXIT_SYSTEM, "write to %s: %s", c->options.output, strerror(errno));
+            return say(c, EXIT_SYSTEM, "write to %s: %s", c->options.output, strerror(errno));
         } else if (stop) {
             return END_STOPPED;
         }
@@ -578,8 +567,7 @@ static enum end receive(struct client *c)
             if (end == END_SILENT && result == LANE_PENDING)
                 return END_DAMAGED;
             break;
-        case LANE_LAPPED:
-            break;
+        case LANE_LAPPED: break;
         case LANE_DROPPED:
             if (c->options.lossless || c->options.echo)
                 return END_DROPPED;
@@ -587,8 +575,7 @@ static enum end receive(struct client *c)
             end = claim(c);
             lane->lost += lane->next;
             break;
-        default:
-            return END_DAMAGED;
+        default: return END_DAMAGED;
         }
         if (end != GO_ON)
             return end;
@@ -620,7 +607,7 @@ static enum end send_source(struct client *c)
         if (length < 0 && errno == EFAULT)
             return host_ended(c, HOST_SHRUNK);
         if (length < 0)
-            return fail(c, EXIT_SYSTEM, "read %s: %s", c->options.source, strerror(errno));
+            return say(c, EXIT_SYSTEM, "read %s: %s", c->options.source, strerror(errno));
         lane_commit(&c->up, (uint32_t)length, 0, crc_for(c, payload, (uint32_t)length, c->up.next));
         if (length > 0) {
             r->last_seen_ns = clock_now_ns();
@@ -644,43 +631,43 @@ static void conclude(struct client *c, enum end end)
     switch (end) {
     case END_HOST:
         if (r->host == HOST_DIED)
-            fail(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
-                 c->segment.header.host_pid);
+            say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
+                c->segment.header.host_pid);
         else if (r->host == HOST_SHRUNK)
-            fail(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
+            say(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
         else if (c->options.source && !lane_drained(&c->up))
-            fail(c, EXIT_DATA, "the host closed before it took everything");
+            say(c, EXIT_DATA, "the host closed before it took everything");
         break;
     case END_SILENT:
-        fail(c, EXIT_NO_HOST,
-             r->host == HOST_STALLED
-                 ? "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it"
-                 : "the host (pid %" PRIu64 ") lives, but sent nothing for %g s; see --timeout",
-             c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
+        say(c, EXIT_NO_HOST,
+            r->host == HOST_STALLED
+                ? "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it"
+                : "the host (pid %" PRIu64 ") lives, but sent nothing for %g s; see --timeout",
+            c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
         break;
     case END_DROPPED:
-        fail(c, EXIT_DATA,
-             "the host dropped this client: it had not moved for the host's "
-             "--stall-timeout; read faster, or raise that");
+        say(c, EXIT_DATA,
+            "the host dropped this client: it had not moved for the host's "
+            "--stall-timeout; read faster, or raise that");
         break;
     case END_DAMAGED:
-        fail(c, EXIT_REFUSED,
-             "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
-             c->down.next);
+        say(c, EXIT_REFUSED,
+            "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
+            c->down.next);
         break;
-    default:
-        break;
+    default: break;
     }
     if (c->exit_code == EXIT_DONE && (r->crc_errors || r->verify_errors))
-        fail(c, EXIT_DATA, "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check",
-             r->crc_errors, r->verify_errors);
+        say(c, EXIT_DATA, "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check",
+            r->crc_errors, r->verify_errors);
     if (c->exit_code == EXIT_DONE && r->lost && (c->options.lossless || c->options.echo))
-        fail(c, EXIT_DATA, "%" PRIu64 " messages were lost", r->lost);
+        say(c, EXIT_DATA, "%" PRIu64 " messages were lost", r->lost);
 }
 
 static void run(struct client *c)
 {
     struct report *r = &c->report;
+
     r->clock = clock_measure();
     latency_reset(&r->seen);
     latency_reset(&r->due);
@@ -690,13 +677,13 @@ static void run(struct client *c)
         segment_detach(&c->segment);
         return;
     }
-    const bool attached = end == GO_ON;
     if (c->style.terminal && !c->options.quiet && !c->options.json)
         c->next_live_ns = clock_now_ns() + 500000000u;
     getrusage(RUSAGE_SELF, &r->begin_usage);
     r->begin_ns = clock_now_ns();
     if (end == GO_ON && !c->options.observe) /* last: what is published from here on is timed */
         end = claim(c);
+    const bool attached = end == GO_ON;
     while (end == GO_ON) {
         end = c->source >= 0 ? send_source(c) : receive(c);
         if (end == END_HOST && c->options.reattach && r->host != HOST_SHRUNK)
@@ -709,13 +696,13 @@ static void run(struct client *c)
         r->host = segment_host(&c->segment, r->end_ns);
     r->clock_gap_s = c->segment.clock_gap_s;
     r->wait = wait_mode_names[c->options.wait];
+    if (c->segment.base != NULL) /* before anything is printed: a lossless host may be waiting */
+        lane_leave(&c->down);
     conclude(c, end);
     if (attached && c->options.json)
         report_json(stdout, r, &c->segment);
     else if (attached && !c->options.quiet)
         report_text(c->text, c->style, r, &c->segment, c->source >= 0);
-    if (c->segment.base != NULL)
-        lane_leave(&c->down);
     segment_detach(&c->segment);
 }
 
@@ -725,7 +712,7 @@ static int open_file(struct client *c, const char *path, int flags, int standard
         return -1;
     const int fd = strcmp(path, "-") == 0 ? standard : open(path, flags | O_CLOEXEC, 0666);
     if (fd < 0)
-        fail(c, EXIT_SYSTEM, "open %s: %s", path, strerror(errno));
+        say(c, EXIT_SYSTEM, "open %s: %s", path, strerror(errno));
     return fd;
 }
 
@@ -745,9 +732,10 @@ int main(int argc, char **argv)
     c.style = report_style(c.text);
     c.segment.fd = c.output = c.source = -1;
     c.next_live_ns = UINT64_MAX;
-    if (no_stdout && (to_stdout || !c.options.quiet))
-        return fail(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it"),
-               c.exit_code;
+    if (no_stdout && (to_stdout || !c.options.quiet)) {
+        say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");
+        return c.exit_code;
+    }
     pin(&c.options);
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
     sigemptyset(&action.sa_mask);
@@ -761,10 +749,10 @@ int main(int argc, char **argv)
     if (c.exit_code == EXIT_DONE)
         run(&c);
     if (c.output >= 0 && !to_stdout && close(c.output) != 0)
-        fail(&c, EXIT_SYSTEM, "close %s: %s", c.options.output, strerror(errno));
+        say(&c, EXIT_SYSTEM, "close %s: %s", c.options.output, strerror(errno));
     free(c.stage);
     free(c.line);
     if ((fflush(c.text) != 0 || ferror(c.text)) && c.exit_code == EXIT_DONE)
-        fail(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
+        say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
     return c.exit_code;
 }

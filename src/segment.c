@@ -96,8 +96,7 @@ static enum segment_result open_object(struct segment *segment, enum segment_acc
         return say(segment, SEGMENT_REFUSED,
                    "refused: not a shared memory object (a link, folder or socket has this name); "
                    "remove it or choose another --name");
-    default:
-        return say(segment, SEGMENT_ERROR, "shm_open: %s", strerror(errno));
+    default: return say(segment, SEGMENT_ERROR, "shm_open: %s", strerror(errno));
     }
 }
 

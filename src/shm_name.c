@@ -38,18 +38,12 @@ enum shm_name_result shm_name_normalise(enum shm_os os, const char *in, size_t l
 const char *shm_name_error(enum shm_name_result result)
 {
     switch (result) {
-    case SHM_NAME_OK:
-        return "is a good name";
-    case SHM_NAME_EMPTY:
-        return "is empty";
-    case SHM_NAME_ONLY_SLASH:
-        return "is only a slash";
-    case SHM_NAME_SLASH_INSIDE:
-        return "has a slash inside";
-    case SHM_NAME_DOTS:
-        return "is a folder, not a name";
-    case SHM_NAME_CONTROL:
-        return "has a NUL or control character";
+    case SHM_NAME_OK: return "is a good name";
+    case SHM_NAME_EMPTY: return "is empty";
+    case SHM_NAME_ONLY_SLASH: return "is only a slash";
+    case SHM_NAME_SLASH_INSIDE: return "has a slash inside";
+    case SHM_NAME_DOTS: return "is a folder, not a name";
+    case SHM_NAME_CONTROL: return "has a NUL or control character";
     case SHM_NAME_TOO_LONG:
         return "is too long (Linux: 255 bytes after the slash, macOS: 31 with it)";
     }

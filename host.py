@@ -25,7 +25,8 @@ class Stop:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 if __name__ == "__main__":  # before the slow imports: Ctrl-C must not end in a traceback
     for _number in STOP_SIGNALS:
-        signal.signal(_number, Stop.handler)
+        if _number != signal.SIGHUP or signal.getsignal(_number) != signal.SIG_IGN:  # nohup
+            signal.signal(_number, Stop.handler)
 
 import argparse
 import ctypes

@@ -739,8 +739,12 @@ int main(int argc, char **argv)
     pin(&c.options);
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-        sigaction(signals[i], &action, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction inherited;
+        sigaction(signals[i], &action, &inherited);
+        if (signals[i] == SIGHUP && inherited.sa_handler == SIG_IGN)
+            sigaction(SIGHUP, &inherited, NULL); /* nohup */
+    }
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write, with a line of its own */
     segment_guard();
 

@@ -80,8 +80,11 @@ class PairTest(unittest.TestCase):
             process.send_signal(signal.SIGCONT)
             process.kill()
 
+    def host_words(self, *options: str) -> List[str]:
+        return HOST + ["--name", self.name] + [str(option) for option in options]
+
     def host(self, *options: str, **popen) -> subprocess.Popen:
-        return self.start(HOST + ["--name", self.name] + [str(o) for o in options], **popen)
+        return self.start(self.host_words(*options), **popen)
 
     def client(self, *options: str, **popen) -> subprocess.Popen:
         return self.start(CLIENT + [str(o) for o in options] + [self.name], **popen)

@@ -3,6 +3,7 @@ import base64
 import json
 import os
 import random
+import signal
 import subprocess
 import time
 import unittest
@@ -59,6 +60,16 @@ class Smoke(PairTest):
     def test_quiet_is_quiet(self) -> None:
         self.assertEqual(self.finish(self.pair(["--count", "5", "--wait-client", "--quiet"],
                                                ["--quiet"])), ("", ""))
+
+    def test_nohup(self) -> None:
+        host = self.start(["nohup", *self.host_words("--json", "--count", "150")])
+        self.wait_live()
+        client = self.start(["nohup", *CLIENT, "--count", "50", "--json", self.name])
+        self.wait_attached()
+        host.send_signal(signal.SIGHUP)
+        client.send_signal(signal.SIGHUP)
+        self.assertEqual(json.loads(self.finish(client)[0])["messages"], 50)
+        self.assertEqual(json.loads(self.finish(host)[0])["published"], 150)
 
     def test_client_first_then_host(self) -> None:
         client = self.client("--count", 5, "--json", "--timeout", 20)
@@ -168,21 +179,19 @@ class Checks(PairTest):
 
     def test_damage_is_seen(self) -> None:
         """A byte that changes in a slot is a CRC error and a verify error, and exit 6."""
-        host = self.host("--crc", "--slots", 4, "--rate", 2, "--quiet", "--wait-client")
+        host = self.host("--crc", "--slots", 64, "--rate", 50, "--quiet", "--wait-client")
         self.wait_live()
-        client = self.client("--verify", "--json", "--count", 3)
-        end = time.monotonic() + 20
-        while client.poll() is None and time.monotonic() < end:  # every slot, again and again
-            for slot in range(4):
-                try:
-                    self.poke(1024 + slot * 128 + 32 + 20, b"\xff")
-                except FileNotFoundError:
-                    break
+        client = self.client("--verify", "--json", "--count", 20)
+        self.until(lambda: self.peek_word(256) >= 3, "three messages")
+        client.send_signal(signal.SIGSTOP)
+        seen = self.peek_word(256)
+        self.until(lambda: self.peek_word(256) >= seen + 5, "five more that it does not see yet")
+        self.poke(1024 + (seen + 3) % 64 * 128 + 32 + 20, b"\xff")
+        client.send_signal(signal.SIGCONT)
         out, err = self.finish(client, 6)
         result = json.loads(out)
         self.one_line(err, "failed the CRC", "/" + self.name)
-        self.assertGreater(result["crc_errors"], 0)
-        self.assertGreater(result["verify_errors"], 0)
+        self.assertEqual((result["crc_errors"], result["verify_errors"]), (1, 1))
         host.terminate()
         self.finish(host)
 
@@ -322,14 +331,9 @@ class Blocking(PairTest):
         self.wait_live()
         self.finish(self.client("--count", 0, "--quiet", "--wait", mode))
         self.finish(host)
-        address = None
         with open(trace) as lines:
             # glibc's own futexes are FUTEX_PRIVATE_FLAG or wait for joins; ours is the plain wake.
             return sum("FUTEX_WAKE, 2147483647" in line for line in lines)
-
-    def host_words(self, *options: str):
-        from support import HOST
-        return HOST + ["--name", self.name, *options]
 
     def test_no_wake_call_when_nobody_sleeps(self) -> None:
         if subprocess.run(["sh", "-c", "command -v strace >/dev/null && strace -qq true"],

@@ -240,6 +240,7 @@ class Lane:
         self.head = block // 8
         self.cursor = (block + LaneBlock.cursor.offset) // 8
         self.owner = (block + LaneBlock.consumer_pid.offset) // 8
+        self.flags = (block + LaneBlock.consumer_flags.offset) // 4
         self.waiting = (block + LaneBlock.waiting.offset) // 4
         self.slots, self.stride = segment.slot_count, segment.slot_stride
         self.first = HEADER_SIZE + index * self.slots * self.stride
@@ -262,39 +263,43 @@ class Lane:
             futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
 
     def writer(self, make_room: Callable[[int], int]) -> Tuple[Callable, Callable]:
-        """(reserve, commit): reserve() marks the next slot and returns the byte offset of its
-        payload, commit(length, due) publishes it and returns when. Closures, because bound cells
-        cost half of what attributes do. make_room(n) waits until message n may overwrite its slot
-        and returns the last message that needs no further question."""
-        words, head, owner, wake = self.words, self.head, self.owner, self.wake
+        """(reserve, commit). slot = reserve() marks the next slot and returns its word index: its
+        payload begins at byte 8 * slot + SLOT_HEAD. commit(slot, length, due) publishes it and
+        returns when. Closures, because bound cells cost half of what attributes do.
+        make_room(n) waits until message n may overwrite its slot and returns the last message that
+        needs no further question."""
+        words, ints, head, flags, wake = self.words, self.ints, self.head, self.flags, self.wake
         release, acquire = self.fence
         first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
-        blocks = BLOCKS << HIGH
         now = clock
         n = words[head]
-        limit = slot = 0
+        limit = 0
 
         def reserve() -> int:
-            nonlocal slot, limit
+            nonlocal limit
             if n >= limit:
                 limit = make_room(n + 1)
             slot = first + (n + 1 & mask) * stride
             words[slot] = 2 * n + 1          # SYNC seq = 2n-1
             release(); acquire()             # SYNC F1: pairs with R4
-            return (slot << 3) + SLOT_HEAD
+            return slot
 
-        def commit(length_and_crc: int, due: int = 0) -> int:
+        def commit(slot: int, length_and_crc: int, due: int = 0) -> int:
             """length, or pair(length, crc); due 0: no schedule"""
             nonlocal n
             n += 1
+            seq = 2 * n
             words[slot + 3] = length_and_crc
-            timestamp = now()
-            words[slot + 2] = due or timestamp
+            if due:                          # little stands between the time stamp and head
+                words[slot + 2] = due
+                timestamp = now()
+            else:
+                words[slot + 2] = timestamp = now()
             words[slot + 1] = timestamp
             release(); acquire()             # SYNC F2: pairs with "seq load"
-            words[slot] = 2 * n              # SYNC seq = 2n
+            words[slot] = seq                # SYNC seq = 2n
             words[head] = n                  # SYNC head = n: pairs with "head load"
-            if words[owner] & blocks:
+            if ints[flags] & BLOCKS:
                 wake()
             return timestamp
 
@@ -559,8 +564,8 @@ class Ended(Exception):
 
 
 def make_filler(segment: Segment) -> Callable[[int, int], int]:
-    """fill(at, n): writes the generated payload of message n at byte offset `at`, returns its
-    length. The formulas are those of src/payload.c, in exact binary fractions."""
+    """fill(slot, n): writes the generated payload of message n, returns its length. The formulas
+    are those of src/payload.c, in exact binary fractions."""
     memory, words, doubles, size = segment.memory, segment.words, segment.doubles, segment.capacity
     pattern = memoryview(bytes(i % 251 for i in range(251)) * (size // 251 + 2))
 
@@ -573,16 +578,17 @@ def make_filler(segment: Segment) -> Callable[[int, int], int]:
                          .03125 * swing(4 * n), 36.5 + .25 * swing(n + 512)) for n in range(1024)]
     head = ctypes.sizeof(Sample)
 
-    def fill_sample(at: int, n: int) -> int:
-        word = at >> 3
-        words[word] = n
-        doubles[word + 1] = n * 0.001
-        memory[at + 16:at + 64] = tails[n & 1023]
+    def fill_sample(slot: int, n: int) -> int:
+        words[slot + 4] = n
+        doubles[slot + 5] = n * 0.001
+        at = (slot << 3) + SLOT_HEAD + 16
+        memory[at:at + 48] = tails[n & 1023]
         if size > head:
-            memory[at + head:at + size] = pattern[(n + head) % 251:][:size - head]
+            memory[at + 48:at + size - 16] = pattern[(n + head) % 251:][:size - head]
         return size
 
-    def fill_pattern(at: int, n: int) -> int:
+    def fill_pattern(slot: int, n: int) -> int:
+        at = (slot << 3) + SLOT_HEAD
         memory[at:at + size] = pattern[n % 251:][:size]
         return size
 
@@ -719,7 +725,7 @@ class Host:
         """The generator: message n is due at start + n / rate, however late the one before was."""
         reserve, commit = self.down.writer(self.make_room)
         fill = make_filler(self.segment)
-        total, crc, memory = self.options.count, self.segment.crc, self.segment.memory
+        total, crc = self.options.count, self.segment.crc
         start, period = self.schedule()
         n = due = 0
         burst = 1
@@ -730,11 +736,9 @@ class Host:
                     self.sleep_until(due)
                 stalls, begin = self.stalls, clock()
                 for n in range(n + 1, min(n + burst, total or 1 << 63) + 1):
-                    at = reserve()
-                    length = fill(at, n)
-                    if crc:
-                        length = pair(length, crc32(memory[at:at + length], n))
-                    commit(length, due)
+                    slot = reserve()
+                    length = fill(slot, n)
+                    commit(slot, self.with_crc(slot, length, n) if crc else length, due)
                 end = clock()
                 # Waiting for a client is not the price of publishing.
                 if burst == 1 and stalls == self.stalls:
@@ -759,7 +763,8 @@ class Host:
                 self.sleep_until(due)
             while not regular and not select.select([source], [], [], 0.05)[0]:
                 self.care(clock())  # a quiet source must not stop the heartbeat
-            at = reserve()
+            slot = reserve()
+            at = (slot << 3) + SLOT_HEAD
             try:
                 length = source.readinto(memory[at:at + size])
             except OSError as error:
@@ -770,24 +775,26 @@ class Host:
                 continue  # None: somebody else was faster at a non-blocking source
             n += 1
             self.bytes += length
-            if crc:
-                length = pair(length, crc32(memory[at:at + length], n))
-            self.care(commit(length, due))
+            self.care(commit(slot, self.with_crc(slot, length, n) if crc else length, due))
+
+    def with_crc(self, slot: int, length: int, n: int) -> int:
+        at = (slot << 3) + SLOT_HEAD
+        return pair(length, crc32(self.segment.memory[at:at + length], n))
 
     # -- receive
 
     def await_up(self, take: Callable, given_up: Callable[[int], bool]) -> Optional[memoryview]:
         """The next payload on the up lane; None where given_up(now) and nothing is left."""
         mode, up, looks, step = self.options.wait, self.up, 0, 50e-6
+        spins = range(64 if mode == "spin" else 1)
         while True:
-            payload = take()
-            if payload is not None:
-                return payload
+            for _ in spins:
+                payload = take()
+                if payload is not None:
+                    return payload
             looks += 1
             if mode == "spin":
-                if looks % 64:
-                    continue
-                if looks % 4096 == 0:  # or two that share a CPU never meet
+                if looks % 64 == 0:  # or two that share a CPU never meet
                     os.sched_yield()
             elif mode == "yield":
                 os.sched_yield()
@@ -827,23 +834,25 @@ class Host:
                 self.sleep_until(due)
             n += 1
             begin = clock()
-            at = reserve()
-            length = fill(at, n)
-            word = pair(length, crc32(memory[at:at + length], n)) if crc else length
+            slot = reserve()
+            length = fill(slot, n)
             before = words[owner]
-            sent = commit(word, due)
+            sent = commit(slot, self.with_crc(slot, length, n) if crc else length, due)
+            published = clock()
             # Pairs with the fence in lane_claim: who takes the lane after this look begins behind
             # the message, and will not answer it.
             release(); acquire()
             asked = words[owner]
-            self.publish_ns.record(clock() - begin)
-            self.bytes += length
             reply = self.await_up(take, given_up)
+            end = clock()
+            self.publish_ns.record(published - begin)
+            self.bytes += length
             if reply is None:
                 self.say("the client is gone; waiting for the next")
                 self.wait_for_client(CLIENT_TIMEOUT_S)
                 continue
-            self.round_trip.record(clock() - begin)
+            self.round_trip.record(end - begin)
+            at = (slot << 3) + SLOT_HEAD
             same = bytes(reply) == bytes(memory[at:at + length])
             self.echo_errors += not (confirm(reply) and same)
             self.received += 1

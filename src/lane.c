@@ -93,6 +93,7 @@ void lane_leave(struct lane *lane)
 {
     uint64_t mine = lane->owner;
 
+    lane_restore(lane);
     if (mine != 0)
         atomic_compare_exchange_strong_explicit(&lane->shared->owner, &mine, 0,
                                                 memory_order_acq_rel, memory_order_relaxed);
@@ -177,8 +178,9 @@ void lane_release(struct lane *lane, const struct lane_message *message)
 {
     lane->next = message->n + 1;
     /* SYNC cursor store (release): pairs with the producer's cursor load; the payload was read
-     * before the producer may write over it. */
-    if (lane->owner != 0)
+     * before the producer may write over it. Where nobody waits for it, not every time: the
+     * producer would lose the line in which it looks for a sleeper. lane_restore makes it good. */
+    if (lane->owner != 0 && (flags_of(lane->owner) & SHM_LOSSLESS || message->n % 16 == 0))
         atomic_store_explicit(&lane->shared->cursor, message->n, memory_order_release);
 }
 

@@ -262,17 +262,16 @@ class Lane:
         if self.ints[self.waiting] and FUTEX_CALL:
             futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
 
-    def writer(self, make_room: Callable[[int], int]) -> Tuple[Callable, Callable]:
+    def writer(self, make_room: Callable[[int], int], n: int = 0) -> Tuple[Callable, Callable]:
         """(reserve, commit). slot = reserve() marks the next slot and returns its word index: its
         payload begins at byte 8 * slot + SLOT_HEAD. commit(slot, length, due) publishes it and
         returns when. Closures, because bound cells cost half of what attributes do.
         make_room(n) waits until message n may overwrite its slot and returns the last message that
-        needs no further question."""
+        needs no further question. n: published so far; not read from head, where anybody writes."""
         words, ints, head, flags, wake = self.words, self.ints, self.head, self.flags, self.wake
         release, acquire = self.fence
         first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
         now = clock
-        n = words[head]
         limit = 0
 
         def reserve() -> int:
@@ -312,7 +311,7 @@ class Lane:
         release, acquire = self.fence
         first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
         capacity, crc_on = self.segment.capacity, self.segment.crc
-        n = words[cursor] + 1
+        n = 1  # nobody read before us
         slot = first + (n & mask) * stride
         crc_wanted = 0
 
@@ -428,7 +427,10 @@ class Segment:
             raise Failure(SYSTEM, f"lock file: {error}; set TMPDIR to a folder you can write to")
 
     def drop_lock(self) -> None:
-        os.unlink(self.lock_path)
+        try:
+            os.unlink(self.lock_path)
+        except OSError:
+            pass  # somebody has swept the temp folder
         os.close(self.lock)
 
     def clear_stale(self, say: Callable[[str], None]) -> None:
@@ -645,9 +647,9 @@ class Host:
         if now >= self.next_line:
             self.next_line = now + 1_000_000_000
             if not segment.name_is_gone and not segment.still_named():
-                self.say("its name is gone: another process unlinked it (a Python before 3.13 that "
-                         "attached with SharedMemory does so when it ends: give it track=False, or "
-                         "unregister it there); attached clients go on, new ones find no host")
+                self.say("its name is gone: another process unlinked it (a Python that attached with "
+                         "SharedMemory does so when it ends: there track=False, or before 3.13 "
+                         "resource_tracker.unregister); attached clients go on, new ones find no host")
             if self.live:
                 self.line(now, pid)
 
@@ -678,7 +680,7 @@ class Host:
         while True:
             release(); acquire()  # pairs with the fence in lane_claim (src/lane.c)
             pid, flags = down.consumer()
-            if flags & (LOSSLESS | ATTACHED) != LOSSLESS | ATTACHED or not pid:
+            if not flags & LOSSLESS or not pid:
                 return n + slots // 2 - 1  # ask again before a new client could be overrun
             cursor = words[down.cursor]  # SYNC cursor load; no store of reserve() can overtake it
             if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
@@ -822,7 +824,7 @@ class Host:
         def given_up(now: int) -> bool:
             """The client that was asked has left, or does not answer."""
             if now - sent <= self.stall_ns:
-                return words[owner] != asked
+                return (words[owner] ^ asked) & ~(ATTACHED << HIGH) != 0  # set while it claims
             if asked == before:  # else it may have come just after the message: not its fault
                 self.drop(*self.down.consumer(),
                           f"did not answer for {self.options.stall_timeout:g} s", True)
@@ -1140,4 +1142,7 @@ def main(arguments: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    for _number in STOP_SIGNALS:  # the interpreter's end would give them back their default
+        signal.signal(_number, signal.SIG_IGN)
+    sys.exit(status)

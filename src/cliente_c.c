@@ -405,6 +405,7 @@ static enum end reattach(struct client *c)
 {
     const uint64_t begin = clock_now_ns();
     const char *how = host_state_names[c->report.host];
+    const struct shm_header old = c->segment.header;
 
     take_counts(c);
     lane_leave(&c->down);
@@ -412,8 +413,10 @@ static enum end reattach(struct client *c)
     enum end end = attach(c);
     if (end == GO_ON && !c->options.observe)
         end = claim(c);
-    if (end != GO_ON)
+    if (end != GO_ON) {
+        c->segment.header = old; /* the report is of what was received from that one */
         return end;
+    }
     c->report.reattached++;
     say(c, EXIT_DONE,
         "the host %s; reattached to session %016" PRIx64 " (pid %" PRIu64 ") after %.3f s; "
@@ -533,6 +536,7 @@ static enum end receive(struct client *c)
                        !(c->segment.header.flags & SHM_FLAG_CRC);
     const size_t room = sizeof r->shown_payload;
     struct lane_message message;
+    uint64_t fruitless = 0, since_ns = 0; /* looks without a message, and since when */
 
     for (;;) {
         enum end end = GO_ON;
@@ -549,6 +553,7 @@ static enum end receive(struct client *c)
             if (end != GO_ON)
                 return end;
             if (result == LANE_OK) {
+                fruitless = 0;
                 record(c, &message, now);
                 lane_release(lane, &message);
                 if (r->messages == c->options.count)
@@ -559,12 +564,20 @@ static enum end receive(struct client *c)
         }
         if (stop)
             return END_STOPPED;
+        /* Lapped, pending or dropped again and again: waiting has a time-out, this would have none.
+         */
+        if (++fruitless % 64 == 0) {
+            const uint64_t now = clock_now_ns();
+            since_ns = fruitless == 64 ? now : since_ns;
+            if (now - since_ns > c->options.timeout_ns + SHM_SILENCE_NS)
+                return END_DAMAGED;
+        }
         switch (result) {
         case LANE_EMPTY:
         case LANE_PENDING:
             end = wait_until(c, lane_readable, lane, lane->next);
             /* Said to be there, but never whole: no host does that for so long. */
-            if (end == END_SILENT && result == LANE_PENDING)
+            if (end == END_SILENT && lane_next(lane, &message) == LANE_PENDING)
                 return END_DAMAGED;
             break;
         case LANE_LAPPED: break;
@@ -626,6 +639,7 @@ static enum end send_source(struct client *c)
 
 static void conclude(struct client *c, enum end end)
 {
+    static const char truncated[] = "the segment was truncated under this client; restart host.py";
     struct report *r = &c->report;
 
     switch (end) {
@@ -634,7 +648,7 @@ static void conclude(struct client *c, enum end end)
             say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
                 c->segment.header.host_pid);
         else if (r->host == HOST_SHRUNK)
-            say(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
+            say(c, EXIT_REFUSED, "%s", truncated);
         else if (c->options.source && !lane_drained(&c->up))
             say(c, EXIT_DATA, "the host closed before it took everything");
         break;
@@ -647,13 +661,16 @@ static void conclude(struct client *c, enum end end)
         break;
     case END_DROPPED:
         say(c, EXIT_DATA,
-            "the host dropped this client: it had not moved for the host's "
-            "--stall-timeout; read faster, or raise that");
+            "the host dropped this client: it had not moved for the host's --stall-timeout, or its "
+            "pid is unknown there; read faster, raise that, or in a container add --pid=host");
         break;
     case END_DAMAGED:
-        say(c, EXIT_REFUSED,
-            "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
-            c->down.next);
+        if (r->host == HOST_SHRUNK) /* the zeros that came in place of its pages */
+            say(c, EXIT_REFUSED, "%s", truncated);
+        else
+            say(c, EXIT_REFUSED,
+                "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
+                c->down.next);
         break;
     default: break;
     }
@@ -734,7 +751,7 @@ int main(int argc, char **argv)
     c.next_live_ns = UINT64_MAX;
     if (no_stdout && (to_stdout || !c.options.quiet)) {
         say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");
-        return c.exit_code;
+        return (int)c.exit_code;
     }
     pin(&c.options);
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
@@ -758,5 +775,5 @@ int main(int argc, char **argv)
     free(c.line);
     if ((fflush(c.text) != 0 || ferror(c.text)) && c.exit_code == EXIT_DONE)
         say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
-    return c.exit_code;
+    return (int)c.exit_code;
 }

@@ -60,7 +60,7 @@ enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uin
 {
     struct shm_lane *shared = lane->shared;
     const uint64_t mine = owner_word(pid, flags | SHM_ATTACHED);
-    uint64_t claim = owner_word(pid, 0);
+    uint64_t claim = owner_word(pid, 0), promised = owner_word(pid, flags);
     uint64_t found = atomic_load_explicit(&shared->owner, memory_order_relaxed);
 
     do {
@@ -70,22 +70,27 @@ enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uin
     } while (!atomic_compare_exchange_weak_explicit(&shared->owner, &found, claim,
                                                     memory_order_acq_rel, memory_order_relaxed));
 
-    /* The cursor first, then the flags: the producer believes the cursor once it sees the flags. */
+    /* The cursor first, then the flags: the producer believes the cursor once it sees LOSSLESS. */
     if (begin_at_head(lane) != LANE_OK)
         return LANE_DAMAGED;
     atomic_store_explicit(&shared->cursor, lane->head, memory_order_release);
-    if (!atomic_compare_exchange_strong_explicit(&shared->owner, &claim, mine, memory_order_acq_rel,
-                                                 memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&shared->owner, &claim, promised,
+                                                 memory_order_acq_rel, memory_order_relaxed))
         return LANE_DROPPED;
 
     /* Begin behind what was published while the flags were on their way. The fence pairs with the
      * producer's between its store of head and its next look at the flags (lane_writable; F1 and F2
      * in host.py): either it sees our flags, or we see its head. */
     atomic_thread_fence(memory_order_seq_cst);
-    lane->owner = mine;
     if (begin_at_head(lane) != LANE_OK)
         return LANE_DAMAGED;
     atomic_store_explicit(&shared->cursor, lane->head, memory_order_release);
+    /* ATTACHED last: who publishes only once it sees it must not lose its first message to the line
+     * above. */
+    if (!atomic_compare_exchange_strong_explicit(&shared->owner, &promised, mine,
+                                                 memory_order_acq_rel, memory_order_relaxed))
+        return LANE_DROPPED;
+    lane->owner = mine;
     return LANE_OK;
 }
 
@@ -143,7 +148,13 @@ enum lane_result lane_next(struct lane *lane, struct lane_message *message)
         lane->retries++;
         /* Older is normal on weakly ordered machines: host.py has no fence between "seq = 2n" and
          * "head = n", so head may be seen first. Newer is lost. */
-        return (int64_t)(seq - 2 * lane->next) < 0 ? LANE_PENDING : lapped(lane);
+        if ((int64_t)(seq - 2 * lane->next) >= 0)
+            return lapped(lane);
+        /* What lane_readable looks at, too: or the two would disagree for ever. */
+        const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);
+        if (head - lane->head > IMPOSSIBLE_JUMP)
+            return LANE_DAMAGED;
+        return still_ours(lane) ? LANE_PENDING : LANE_DROPPED;
     }
     message->n = lane->next;
     message->timestamp_ns = atomic_load_explicit(&slot->timestamp_ns, memory_order_relaxed);
@@ -214,7 +225,7 @@ bool lane_writable(struct lane *lane)
     atomic_thread_fence(memory_order_seq_cst);
     const uint32_t flags =
         flags_of(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed));
-    if ((flags & (SHM_LOSSLESS | SHM_ATTACHED)) == (SHM_LOSSLESS | SHM_ATTACHED)) {
+    if (flags & SHM_LOSSLESS) {
         /* SYNC cursor load (acquire): pairs with "cursor store". It only ever moves forward, and
          * never past what was published; anything else is a dropped consumer's late store. */
         const uint64_t cursor = atomic_load_explicit(&lane->shared->cursor, memory_order_acquire);

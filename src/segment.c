@@ -84,7 +84,7 @@ static enum segment_result open_object(struct segment *segment, enum segment_acc
         return say(
             segment, SEGMENT_ABSENT,
             "no host: there is no such segment; start host.py first (in a container: both in "
-            "one, or with --ipc=host)");
+            "one, or with --ipc=host --pid=host)");
     case EACCES:
     case EPERM:
         return say(segment, SEGMENT_REFUSED,

@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #if WAITER_CAN_BLOCK
-#include <linux/futex.h>
 #include <sys/syscall.h>
+/* <linux/futex.h> would have them, but a musl toolchain may come without the kernel's headers. */
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE 1
 #endif
 
 #include "latency.h"

@@ -3,8 +3,10 @@
  * between two of its stores.
  */
 #define _GNU_SOURCE
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "lane.h"
@@ -225,6 +227,53 @@ static void late_store(void)
     CHECK(writer.cursor == 8 && !lane_writable(&writer) && writer.cursor == 8);
 }
 
+/* A producer that begins at once when it sees ATTACHED, and a consumer that claims: message one of
+ * each round must be read, however close the two come. */
+static void claim_misses_nothing(void)
+{
+    enum { ROUNDS = 20000 };
+    struct lane writer, reader;
+    struct lane_message message;
+    uint32_t other;
+    int missed = 0;
+    unsigned char *area =
+        mmap(NULL, TOTAL, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    CHECK(lane_open(&writer, area, &header, SHM_DOWN) == LANE_OK);
+    CHECK(lane_open(&reader, area, &header, SHM_DOWN) == LANE_OK);
+    _Atomic uint32_t *turn = &reader.shared->waiting; /* 1: the producer has not seen us leave */
+    const pid_t producer = fork();
+    for (int round = 0; producer == 0 && round < ROUNDS; round++) {
+        unsigned char *payload;
+        while (!lane_has_consumer(&writer))
+            sched_yield();
+        if (lane_reserve(&writer, &payload) != LANE_OK)
+            _exit(1);
+        lane_commit(&writer, 1, 0, 0);
+        while (atomic_load(turn) != 1)
+            sched_yield();
+        atomic_store(turn, 0);
+    }
+    if (producer == 0)
+        _exit(0);
+    for (uint64_t n = 1; n <= ROUNDS; n++) {
+        CHECK(lane_claim(&reader, (uint32_t)getpid(), SHM_LOSSLESS, &other) == LANE_OK);
+        while (atomic_load(&reader.shared->head) < n)
+            sched_yield();
+        missed += lane_next(&reader, &message) != LANE_OK || message.n != n;
+        lane_release(&reader, &message);
+        lane_leave(&reader);
+        atomic_store(turn, 1);
+        while (atomic_load(turn) != 0)
+            sched_yield();
+    }
+    CHECK(missed == 0);
+    int status = 1;
+    waitpid(producer, &status, 0);
+    CHECK(status == 0);
+    munmap(area, TOTAL);
+}
+
 /* What no producer writes ends the reading, and never leaves the slots. */
 static void hostile(void)
 {
@@ -265,6 +314,7 @@ int main(void)
     lossless_waits();
     one_consumer();
     late_store();
+    claim_misses_nothing();
     hostile();
     return unit_end();
 }

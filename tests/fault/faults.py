@@ -1,0 +1,197 @@
+"""Every fault in one table: what was done, what was expected, what happened, pass or fail.
+
+The rows are the tests' own: the first line of a docstring is "done | expected"; a test may put what
+it saw into self.happened. `cmake --build BUILD --target faults`, or by hand: python3 faults.py
+"""
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import unittest
+from typing import List, Tuple
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "pair")]
+
+from support import CLIENT, HOST, ROOT, SLOW, PairTest, can_unshare, require  # noqa: E402
+
+BUILD = os.environ.get("BUILD_DIR", os.path.join(ROOT, "build"))
+HOSTILE = os.path.join(BUILD, "tests", "fault_hostile")
+AS_ROOT = [] if os.getuid() == 0 else ["--user", "--map-root-user"]  # in a namespace of our own
+OWNER, CURSOR, HEAD = 256 + 136, 256 + 128, 256  # of the down lane
+
+
+class FaultTest(PairTest):
+    happened = ""
+
+    def _leave_nothing(self) -> None:
+        try:
+            super()._leave_nothing()
+        except FileNotFoundError:  # the resource tracker of a killed host was faster
+            super()._leave_nothing()
+
+    def hostile(self, mode: str, *arguments: object) -> subprocess.Popen:
+        """A host in C that does not play by the rules (hostile.c)."""
+        require(os.path.exists(HOSTILE), f"{HOSTILE} is not built")
+        process = self.start([HOSTILE, "host", self.name, mode, *map(str, arguments)])
+        self.wait_live()
+        return process
+
+    def ended(self, process: subprocess.Popen, code: int = 0, number: int = signal.SIGTERM):
+        """Ends it with a signal; (stdout, stderr)."""
+        process.send_signal(number)
+        return self.finish(process, code)
+
+    def last_line(self, text: str, *words: str) -> str:
+        """The reason of an exit, perhaps after a word on a stalled host; no sanitizer's report."""
+        lines = text.splitlines()
+        self.assertIn(len(lines), (1, 2, 3), text)
+        for line in lines:
+            self.assertRegex(line, r"^(cliente_c|host\.py): /")
+        for word in words:
+            self.assertIn(word, lines[-1])
+        return lines[-1]
+
+    def freeze(self, process: subprocess.Popen) -> None:
+        process.send_signal(signal.SIGSTOP)
+
+        def stopped() -> bool:
+            with open(f"/proc/{process.pid}/stat") as stat:
+                return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+        self.until(stopped, "it stands still")
+
+    def thaw(self, process: subprocess.Popen) -> None:
+        process.send_signal(signal.SIGCONT)
+
+    def pass_time(self, seconds: float) -> None:
+        """Where the time is the fault itself: a peer that does nothing for so long."""
+        time.sleep(seconds)
+
+    def head(self) -> int:
+        return self.peek_word(HEAD)
+
+    def wait_full(self, slots: int) -> None:
+        """The ring is full, and the host stands before it."""
+        self.until(lambda: self.head() - self.peek_word(CURSOR) == slots, "the ring is full")
+
+    def segment(self, size: int = 256) -> bytes:
+        with open(f"/dev/shm/{self.name}", "rb") as segment:
+            return segment.read(size)
+
+    def wait_mapped(self, process: subprocess.Popen) -> str:
+        """The permissions with which it has mapped the whole segment (an observer leaves no trace
+        in the segment)."""
+        def mapped() -> str:
+            with open(f"/proc/{process.pid}/maps") as maps:
+                found = [line.split() for line in maps if f"/dev/shm/{self.name}" in line]
+            sizes = [int(part[0].split("-")[1], 16) - int(part[0].split("-")[0], 16)
+                     for part in found]
+            return found[0][1] if sizes and max(sizes) > 4096 else ""
+        return str(self.until(mapped, "it has mapped the segment"))
+
+
+# ---- the table ----------------------------------------------------------------------------------
+
+class Rows(unittest.TestResult):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: List[Tuple[str, str, str, str]] = []
+        self.texts: List[str] = []
+
+    def add(self, test: unittest.TestCase, verdict: str, happened: str) -> None:
+        done, _, expected = (test.shortDescription() or str(test)).partition(" | ")
+        self.rows.append((done, expected, happened, verdict))
+
+    def addSuccess(self, test) -> None:
+        self.add(test, "pass", getattr(test, "happened", "") or "as expected")
+
+    def addSkip(self, test, reason) -> None:
+        self.add(test, "skip", reason)
+
+    def addFailure(self, test, err) -> None:
+        super().addFailure(test, err)
+        self.add(test, "FAIL", str(err[1]).strip().splitlines()[0])
+        self.texts.append(f"{test}\n{self.failures[-1][1]}")
+
+    def addError(self, test, err) -> None:
+        super().addError(test, err)
+        self.add(test, "FAIL", repr(err[1]))
+        self.texts.append(f"{test}\n{self.errors[-1][1]}")
+
+    def addSubTest(self, test, subtest, err) -> None:
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.add(test, "FAIL", str(err[1]).strip().splitlines()[0])
+            self.texts.append(f"{subtest}\n{err[1]}")
+
+
+class Programs(FaultTest):
+    """The C programs, for the table; ctest runs them by themselves."""
+
+    def program(self, *command: str) -> None:
+        path = os.path.join(BUILD, "tests", command[0])
+        require(os.path.exists(path), f"{path} is not built")
+        out, _ = self.finish(self.start([path, *command[1:]]))
+        self.happened = out.strip().splitlines()[-1]
+
+    def test_headers(self) -> None:
+        """100,000 headers and lanes of anything, attached to | accepted or refused, in bounds"""
+        self.program("fault_hostile", "headers")
+
+    def test_late(self) -> None:
+        """a dropped consumer's late cursor store, forced | successor loses nothing, host goes on"""
+        self.program("fault_hostile", "late")
+
+    def test_read(self) -> None:
+        """a lane read in process under attack for 10 s | every message in bounds"""
+        self.program("fault_hostile", "read", "10")
+
+    def test_threads(self) -> None:
+        """producer and consumer as threads, lossless and lossy | no torn message, exact counts"""
+        self.program("fault_threads")
+
+
+def print_table(rows: List[Tuple[str, str, str, str]]) -> None:
+    widths = (34, 30, 34, 4)
+    rule = "+".join("-" * (width + 2) for width in widths)
+    for row in [("done", "expected", "happened", "")] + rows:
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths)]
+        for i in range(max(map(len, cells))):
+            print(" | ".join((cell[i] if i < len(cell) else "").ljust(width)
+                             for cell, width in zip(cells, widths)).rstrip())
+        print(rule)
+
+
+def main() -> int:
+    import test_client_faults
+    import test_host_faults
+    import test_segment_faults
+    modules = (test_host_faults, test_client_faults, test_segment_faults)
+    classes = [c for module in modules for c in vars(module).values()
+               if isinstance(c, type) and issubclass(c, FaultTest) and c is not FaultTest]
+
+    def run(case: type) -> Rows:
+        rows = Rows()
+        unittest.defaultTestLoader.loadTestsFromTestCase(case).run(rows)
+        return rows
+
+    begin = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(run, classes + [Programs]))
+    print_table([row for result in results for row in result.rows])
+    for result in results:
+        for text in result.texts:
+            print(text, file=sys.stderr)
+    verdicts = [row[3] for result in results for row in result.rows]
+    print(f"{verdicts.count('pass')} passed, {verdicts.count('skip')} skipped, "
+          f"{verdicts.count('FAIL')} failed, in {time.monotonic() - begin:.0f} s")
+    return int("FAIL" in verdicts)
+
+
+if __name__ == "__main__":
+    # This file is two modules then: the tests import it by its name, and so must the runner.
+    import faults
+    sys.exit(faults.main())

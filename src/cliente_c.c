@@ -391,13 +391,15 @@ static enum end attach(struct client *c)
     return GO_ON;
 }
 
-/* Adds up what the lane and the waiter counted; both begin anew at the next host. */
+/* Adds up what lane, waiter and segment noted; they begin anew at the next host. */
 static void take_counts(struct client *c)
 {
     c->report.lost += c->down.lost;
     c->report.retries += c->down.retries;
     c->report.missed_wakeups += c->waiter.missed_wakeups;
     c->down.lost = c->down.retries = c->waiter.missed_wakeups = 0;
+    if (c->segment.clock_gap_s != 0)
+        c->report.clock_gap_s = c->segment.clock_gap_s;
 }
 
 /* Only called when the host went away and nothing readable is left of it. */
@@ -711,7 +713,6 @@ static void run(struct client *c)
     take_counts(c);
     if (c->segment.base != NULL && end != END_HOST)
         r->host = segment_host(&c->segment, r->end_ns);
-    r->clock_gap_s = c->segment.clock_gap_s;
     r->wait = wait_mode_names[c->options.wait];
     if (c->segment.base != NULL) /* before anything is printed: a lossless host may be waiting */
         lane_leave(&c->down);

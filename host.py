@@ -606,8 +606,8 @@ class Host:
         self.child: Optional[subprocess.Popen] = None
         self.stall_ns = int(options.stall_timeout * 1e9)
         self.out = sys.stderr if options.sink == "-" else sys.stdout
-        self.live = (self.out is not None and self.out.isatty() and not options.quiet
-                     and not options.json and os.environ.get("TERM") != "dumb")
+        self.live = (self.out is not None and self.out.isatty() and os.environ.get("TERM") != "dumb"
+                     and not options.quiet and not options.json and not options.command)
         self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
         self.received = self.client = self.next_care = self.next_line = 0
         self.had_client = self.client_died = False
@@ -654,7 +654,7 @@ class Host:
                 self.line(now, pid)
 
     def line(self, now: int, pid: int) -> None:
-        count = self.received if self.options.sink else self.published
+        count = self.received if self.options.sink else self.segment.words[self.down.head]
         seconds = (now - self.begin) * 1e-9 if self.begin else 0
         lag = self.segment.words[self.down.head] - self.segment.words[self.down.cursor]
         client = f"client pid {pid}, lag {lag}" if pid else "no client"

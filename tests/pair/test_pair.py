@@ -2,6 +2,7 @@
 import base64
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -56,6 +57,34 @@ class Smoke(PairTest):
             self.assertIn(words, out)
         self.assertNotIn("\033", out)  # no terminal, no colour
         self.assertNotIn("\r", out)
+
+    def test_on_a_terminal(self) -> None:
+        """A live line that counts, from each; colour from the client, and not with NO_COLOR."""
+        def on_terminal(words, **env):
+            main, terminal = pty.openpty()
+            process = self.start(words, stdout=terminal, env={"TERM": "xterm", **env})
+            os.close(terminal)
+            shown = b""
+            while True:
+                try:
+                    shown += os.read(main, 4096)
+                except OSError:  # how Linux says that the other end is closed
+                    break
+            os.close(main)
+            self.finish(process)
+            return shown.decode()
+
+        host = self.host("--quiet", "--rate", 1000)
+        self.wait_live()
+        shown = on_terminal([*CLIENT, "--count", "1500", self.name], NO_COLOR="")
+        self.assertRegex(shown, r"\r +[0-9]+ s  [1-9][0-9]* messages .*accel")
+        self.assertIn("\033[1mattached", shown)
+        shown = on_terminal([*CLIENT, "--count", "5", self.name], NO_COLOR="1")
+        self.assertNotIn("\033[1m", shown)
+        host.terminate()
+        self.finish(host)
+        shown = on_terminal(self.host_words("--count", "1500"))
+        self.assertRegex(shown, r"\r +[0-9]+ s  [1-9][0-9]* messages .*no client")
 
     def test_quiet_is_quiet(self) -> None:
         self.assertEqual(self.finish(self.pair(["--count", "5", "--wait-client", "--quiet"],

@@ -93,14 +93,15 @@ class Smoke(PairTest):
     def test_nohup(self) -> None:
         if "pypy" in os.path.basename(HOST[0]):
             self.skipTest("PyPy does not tell which signals were ignored on entry")
-        host = self.start(["nohup", *self.host_words("--json", "--count", "150")])
+        host = self.start(["nohup", *self.host_words("--json", "--rate", 100)])
         self.wait_live()
         client = self.start(["nohup", *CLIENT, "--count", "50", "--json", self.name])
         self.wait_attached()
         host.send_signal(signal.SIGHUP)
         client.send_signal(signal.SIGHUP)
         self.assertEqual(json.loads(self.finish(client)[0])["messages"], 50)
-        self.assertEqual(json.loads(self.finish(host)[0])["published"], 150)
+        host.terminate()
+        self.assertGreaterEqual(json.loads(self.finish(host)[0])["published"], 50)
 
     def test_client_first_then_host(self) -> None:
         client = self.client("--count", 5, "--json", "--timeout", 20)

@@ -153,7 +153,7 @@ _Static_assert(sizeof(struct shm_sample) == 64, "sample");
 
 /* Byte offsets of the blocks. */
 #define SHM_STATUS_AT      SHM_BLOCK
-#define SHM_LANE_AT(index) (2 * SHM_BLOCK * (1 + (size_t)(index)))
+#define SHM_LANE_AT(index) ((size_t)2 * SHM_BLOCK * (1 + (size_t)(index)))
 #define SHM_SLOTS_AT(index, slot_count, slot_stride)                                               \
     (SHM_HEADER_SIZE + (size_t)(index) * (slot_count) * (slot_stride))
 

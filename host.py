@@ -96,7 +96,7 @@ class Sample(ctypes.Structure):
                 ("zeros", ctypes.c_uint8 * 16)]
 
 
-STATUS_AT, STATE_AT, BEAT_AT = BLOCK, BLOCK // 4, (BLOCK + Status.heartbeat_ns.offset) // 8
+STATE_AT, BEAT_AT = BLOCK // 4, (BLOCK + Status.heartbeat_ns.offset) // 8
 HEARTBEAT_NS, SILENCE_NS = 50_000_000, 1_000_000_000  # twice as often as promised
 LITTLE = sys.byteorder == "little"
 HIGH = 32 if LITTLE else 0  # where the second of two u32 stands in the u64 that holds both

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import unittest
 
-from support import CLIENT, HOST, ROOT, SLOW, PairTest, can_unshare
+from support import CLIENT, HOST, ROOT, PairTest, can_unshare
 
 MARKS = {"run", "terminal 1", "terminal 2", "demo", "tests", "slow"}
 
@@ -51,7 +51,7 @@ class Readme(PairTest):
         if self.private and not os.environ.get("README_INSIDE"):
             inside = ("mount -t tmpfs none /dev/shm && "
                       "exec \"$0\" -m unittest test_readme.Readme.test_every_block")
-            out, err = self.finish(self.start(
+            self.finish(self.start(
                 ["unshare", "-m", "sh", "-c", inside, HOST[0]],
                 cwd=os.path.dirname(os.path.abspath(__file__)), env={"README_INSIDE": "1"}))
             return

@@ -262,47 +262,47 @@ class Lane:
         if self.ints[self.waiting] and FUTEX_CALL:
             futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
 
-    def writer(self, make_room: Callable[[int], int], n: int = 0) -> Tuple[Callable, Callable]:
-        """(reserve, commit). slot = reserve() marks the next slot and returns its word index: its
-        payload begins at byte 8 * slot + SLOT_HEAD. commit(slot, length, due) publishes it and
-        returns when. Closures, because bound cells cost half of what attributes do.
+    def writer(self, make_room: Callable[[int], int], n: int = 0) -> Callable[..., int]:
+        """publish(fill, due=0, last=0): publishes the next message, and more until message `last`;
+        returns when the last of them was. due: when it should have been, 0: no schedule.
+        fill(at, n) writes message n into the segment's bytes from `at` on, and returns its length,
+        or pair(length, crc); if it raises, nothing is published, and the slot is taken again.
         make_room(n) waits until message n may overwrite its slot and returns the last message that
-        needs no further question. n: published so far; not read from head, where anybody writes."""
+        needs no further question. n: published so far; not read from head, where anybody writes.
+        A closure, because bound cells cost half of what attributes do; and a loop in it, because
+        flat out a call of it for each message would cost as much as three stores."""
         words, ints, head, flags, wake = self.words, self.ints, self.head, self.flags, self.wake
         release, acquire = self.fence
         first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
         now = clock
         limit = 0
 
-        def reserve() -> int:
-            nonlocal limit
-            if n >= limit:
-                limit = make_room(n + 1)
-            slot = first + (n + 1 & mask) * stride
-            words[slot] = 2 * n + 1          # SYNC seq = 2n-1
-            release(); acquire()             # SYNC F1: pairs with R4
-            return slot
+        def publish(fill: Callable[[int, int], int], due: int = 0, last: int = 0) -> int:
+            nonlocal n, limit
+            m = n
+            while True:
+                m += 1
+                if m > limit:
+                    limit = make_room(m)
+                slot = first + (m & mask) * stride
+                seq = 2 * m
+                words[slot] = seq - 1            # SYNC seq = 2n-1
+                release(); acquire()             # SYNC F1: pairs with R4
+                words[slot + 3] = fill((slot << 3) + SLOT_HEAD, m)
+                if due:                          # little stands between the time stamp and head
+                    words[slot + 2] = due
+                    words[slot + 1] = timestamp = now()
+                else:
+                    words[slot + 2] = words[slot + 1] = timestamp = now()
+                release(); acquire()             # SYNC F2: pairs with "seq load"
+                words[slot] = seq                # SYNC seq = 2n
+                words[head] = n = m              # SYNC head = n: pairs with "head load"
+                if ints[flags] & BLOCKS:
+                    wake()
+                if m >= last:
+                    return timestamp
 
-        def commit(slot: int, length_and_crc: int, due: int = 0) -> int:
-            """length, or pair(length, crc); due 0: no schedule"""
-            nonlocal n
-            n += 1
-            seq = 2 * n
-            words[slot + 3] = length_and_crc
-            if due:                          # little stands between the time stamp and head
-                words[slot + 2] = due
-                timestamp = now()
-            else:
-                words[slot + 2] = timestamp = now()
-            words[slot + 1] = timestamp
-            release(); acquire()             # SYNC F2: pairs with "seq load"
-            words[slot] = seq                # SYNC seq = 2n
-            words[head] = n                  # SYNC head = n: pairs with "head load"
-            if ints[flags] & BLOCKS:
-                wake()
-            return timestamp
-
-        return reserve, commit
+        return publish
 
     def reader(self) -> Tuple[Callable, Callable, Callable]:
         """(take, confirm, done): take() is the next message's payload as a memoryview of the slot,
@@ -390,7 +390,6 @@ class Segment:
         self.address = ctypes.addressof(pinned)  # of the mapping; valid until close()
         del pinned
         self.ints = self.memory.cast("I")
-        self.doubles = self.memory.cast("d")
         self.words = self.memory.cast("Q")
         if sys.implementation.name != "cpython":  # PyPy's memoryview stores byte by byte
             self.words = (U64 * len(self.words)).from_buffer(self.memory)
@@ -552,10 +551,10 @@ class Segment:
         """Only when nobody holds a view any more: they all go first, or close() raises."""
         for lane in self.lanes:
             lane.words = lane.ints = None
-        for view in (self.words, self.doubles, self.ints, self.memory):
+        for view in (self.words, self.ints, self.memory):
             if isinstance(view, memoryview):
                 view.release()
-        del self.words, self.doubles, self.ints, self.memory
+        del self.words, self.ints, self.memory
         self.shm.close()
 
 
@@ -566,10 +565,11 @@ class Ended(Exception):
 
 
 def make_filler(segment: Segment) -> Callable[[int, int], int]:
-    """fill(slot, n): writes the generated payload of message n, returns its length. The formulas
-    are those of src/payload.c, in exact binary fractions."""
-    memory, words, doubles, size = segment.memory, segment.words, segment.doubles, segment.capacity
+    """fill(at, n) of Lane.writer: the generated payload of message n. The formulas are those of
+    src/payload.c, in exact binary fractions."""
+    memory, size, head = segment.memory, segment.capacity, ctypes.sizeof(Sample)
     pattern = memoryview(bytes(i % 251 for i in range(251)) * (size // 251 + 2))
+    pack_sample = struct.Struct("=Qd48s").pack_into
 
     def swing(n: int) -> float:  # a sine made of two parabolas
         x = (n % 1024 - 512) / 512
@@ -578,23 +578,29 @@ def make_filler(segment: Segment) -> Callable[[int, int], int]:
     tails = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256),
                          9.8125 + .0625 * swing(2 * n), .25 * swing(n + 256), -.125 * swing(n),
                          .03125 * swing(4 * n), 36.5 + .25 * swing(n + 512)) for n in range(1024)]
-    head = ctypes.sizeof(Sample)
 
-    def fill_sample(slot: int, n: int) -> int:
-        words[slot + 4] = n
-        doubles[slot + 5] = n * 0.001
-        at = (slot << 3) + SLOT_HEAD + 16
-        memory[at:at + 48] = tails[n & 1023]
+    def fill_sample(at: int, n: int) -> int:
+        # A payload may be packed: while its seq is odd, nobody accepts what he sees of it.
+        pack_sample(memory, at, n, n * 0.001, tails[n & 1023])
         if size > head:
-            memory[at + 48:at + size - 16] = pattern[(n + head) % 251:][:size - head]
+            memory[at + head:at + size] = pattern[(n + head) % 251:][:size - head]
         return size
 
-    def fill_pattern(slot: int, n: int) -> int:
-        at = (slot << 3) + SLOT_HEAD
+    def fill_pattern(at: int, n: int) -> int:
         memory[at:at + size] = pattern[n % 251:][:size]
         return size
 
-    return fill_sample if size >= head else fill_pattern
+    return with_crc(segment, fill_sample if size >= head else fill_pattern)
+
+
+def with_crc(segment: Segment, fill: Callable[[int, int], int]) -> Callable[[int, int], int]:
+    memory = segment.memory
+
+    def fill_and_sum(at: int, n: int) -> int:
+        length = fill(at, n)
+        return pair(length, crc32(memory[at:at + length], n))
+
+    return fill_and_sum if segment.crc else fill
 
 
 class Host:
@@ -672,7 +678,7 @@ class Host:
             self.say(f"client pid {pid} {why}: dropped")
 
     def make_room(self, n: int) -> int:
-        """Slow path of reserve(): waits until message n may overwrite message n - slots."""
+        """Slow path of the writer: waits until message n may overwrite message n - slots."""
         down, slots = self.down, self.segment.slot_count
         words = self.segment.words
         release, acquire = down.fence
@@ -682,7 +688,7 @@ class Host:
             pid, flags = down.consumer()
             if not flags & LOSSLESS or not pid:
                 return n + slots // 2 - 1  # ask again before a new client could be overrun
-            cursor = words[down.cursor]  # SYNC cursor load; no store of reserve() can overtake it
+            cursor = words[down.cursor]  # SYNC cursor load; no later store can overtake it
             if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
                 down.seen_cursor = cursor
                 moved = clock()
@@ -725,63 +731,60 @@ class Host:
 
     def publish(self) -> None:
         """The generator: message n is due at start + n / rate, however late the one before was."""
-        reserve, commit = self.down.writer(self.make_room)
-        fill = make_filler(self.segment)
-        total, crc = self.options.count, self.segment.crc
+        publish, fill = self.down.writer(self.make_room), make_filler(self.segment)
+        total = self.options.count or 1 << 62
         start, period = self.schedule()
         n = due = 0
         burst = 1
         try:
-            while not total or n < total:
+            while n < total:
                 if period:
                     due = start + int(n * period)
                     self.sleep_until(due)
-                stalls, begin = self.stalls, clock()
-                for n in range(n + 1, min(n + burst, total or 1 << 63) + 1):
-                    slot = reserve()
-                    length = fill(slot, n)
-                    commit(slot, self.with_crc(slot, length, n) if crc else length, due)
-                end = clock()
+                stalls, begin, last = self.stalls, clock(), min(n + burst, total)
+                publish(fill, due, last)
+                n, end = last, clock()
                 # Waiting for a client is not the price of publishing.
                 if burst == 1 and stalls == self.stalls:
                     self.publish_ns.record(end - begin)
                 self.care(end)
-                if not period:  # flat out: time one, then 63 without a look at the clock
-                    burst = 64 - burst
+                if not period:  # flat out: time one, then a millisecond without a look at the clock
+                    burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (end - begin + 1)))
         finally:
             self.bytes = self.segment.words[self.down.head] * self.segment.capacity
 
     def publish_input(self) -> None:
         """Each message is what one read returned, read straight into its slot."""
-        options, memory = self.options, self.segment.memory
-        reserve, commit = self.down.writer(self.make_room)
-        size, crc, source = self.segment.capacity, self.segment.crc, self.input
+        options, memory, size = self.options, self.segment.memory, self.segment.capacity
+        publish, source = self.down.writer(self.make_room), self.input
         regular = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
         start, period = self.schedule()
         n = due = 0
+
+        def read(at: int, _n: int) -> int:
+            try:
+                length = source.readinto(memory[at:at + size])
+            except OSError as error:
+                raise Failure(SYSTEM, f"read {options.input}: {error.strerror}")
+            if not length:  # None: somebody else was faster at a non-blocking source
+                raise EOFError if length == 0 else BlockingIOError
+            self.bytes += length
+            return length
+
+        fill = with_crc(self.segment, read)
         while not options.count or n < options.count:
             if period:
                 due = start + int(n * period)
                 self.sleep_until(due)
             while not regular and not select.select([source], [], [], 0.05)[0]:
                 self.care(clock())  # a quiet source must not stop the heartbeat
-            slot = reserve()
-            at = (slot << 3) + SLOT_HEAD
             try:
-                length = source.readinto(memory[at:at + size])
-            except OSError as error:
-                raise Failure(SYSTEM, f"read {options.input}: {error.strerror}")
-            if not length:
-                if length == 0:
-                    return
-                continue  # None: somebody else was faster at a non-blocking source
-            n += 1
-            self.bytes += length
-            self.care(commit(slot, self.with_crc(slot, length, n) if crc else length, due))
-
-    def with_crc(self, slot: int, length: int, n: int) -> int:
-        at = (slot << 3) + SLOT_HEAD
-        return pair(length, crc32(self.segment.memory[at:at + length], n))
+                self.care(publish(fill, due))
+                n += 1
+            except EOFError:
+                return
+            except BlockingIOError:
+                pass
 
     # -- receive
 
@@ -812,14 +815,18 @@ class Host:
 
     def echo(self) -> None:
         """Ping-pong: send one, wait for it to come back, check its bytes."""
-        reserve, commit = self.down.writer(self.make_room)
+        publish, generate = self.down.writer(self.make_room), make_filler(self.segment)
         take, confirm, done = self.up.reader()
-        fill = make_filler(self.segment)
-        crc, memory = self.segment.crc, self.segment.memory
+        memory, size = self.segment.memory, self.segment.capacity
         start, period = self.schedule()
         release, acquire = self.down.fence
         words, owner = self.segment.words, self.down.owner
-        n = due = sent = asked = before = 0
+        n = due = sent = asked = before = payload = 0
+
+        def fill(at: int, n: int) -> int:
+            nonlocal before, payload
+            before, payload = words[owner], at
+            return generate(at, n)
 
         def given_up(now: int) -> bool:
             """The client that was asked has left, or does not answer."""
@@ -836,10 +843,7 @@ class Host:
                 self.sleep_until(due)
             n += 1
             begin = clock()
-            slot = reserve()
-            length = fill(slot, n)
-            before = words[owner]
-            sent = commit(slot, self.with_crc(slot, length, n) if crc else length, due)
+            sent = publish(fill, due)
             published = clock()
             # Pairs with the fence in lane_claim: who takes the lane after this look begins behind
             # the message, and will not answer it.
@@ -848,14 +852,13 @@ class Host:
             reply = self.await_up(take, given_up)
             end = clock()
             self.publish_ns.record(published - begin)
-            self.bytes += length
+            self.bytes += size
             if reply is None:
                 self.say("the client is gone; waiting for the next")
                 self.wait_for_client(CLIENT_TIMEOUT_S)
                 continue
             self.round_trip.record(end - begin)
-            at = (slot << 3) + SLOT_HEAD
-            same = bytes(reply) == bytes(memory[at:at + length])
+            same = reply == memory[payload:payload + size]
             self.echo_errors += not (confirm(reply) and same)
             self.received += 1
             done()

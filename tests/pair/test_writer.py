@@ -1,0 +1,99 @@
+"""host.py's writer, step by step in this process: what is in the segment at each of them."""
+import unittest
+from unittest import mock
+
+from support import PairTest
+import host
+
+
+class Writer(PairTest):
+    def product(self, *options: str) -> host.Host:
+        """A host with its segment, as run() makes it, but no job yet."""
+        product = host.Host(host.parse_options(["--name", self.name, "--quiet", *options]))
+        product.segment = host.Segment(product.name, product.options.size, product.options.slots,
+                                       host.RAW, product.options.crc, product.say)
+        product.down, product.up = product.segment.lanes
+        self.addCleanup(product.segment.unmap)
+        self.addCleanup(product.segment.end)
+        product.segment.go_live()
+        return product
+
+    def slot(self, product: host.Host, n: int) -> host.Slot:
+        down = product.down
+        at = down.first + n % down.slots * down.stride
+        return host.Slot.from_buffer_copy(product.segment.memory[at:at + host.SLOT_HEAD])
+
+    def test_the_slot_is_marked_while_it_is_filled(self) -> None:
+        product, seen = self.product("--slots", "4"), []
+        publish, words = product.down.writer(product.make_room), product.segment.words
+
+        def fill(at: int, n: int) -> int:
+            seen.append((n, words[(at - host.SLOT_HEAD) // 8], words[product.down.head]))
+            product.segment.memory[at:at + 3] = bytes([n] * 3)
+            return 3
+
+        for last in (0, 0, 9):  # one call for one message, or for many
+            publish(fill, 0, last)
+        self.assertEqual(seen, [(n, 2 * n - 1, n - 1) for n in range(1, 10)])
+        self.assertEqual(words[product.down.head], 9)
+        for n in range(6, 10):
+            slot = self.slot(product, n)
+            self.assertEqual((slot.seq, slot.length, slot.due_ns), (2 * n, 3, slot.timestamp_ns))
+        self.assertEqual(publish(fill, 77), self.slot(product, 10).timestamp_ns)
+        self.assertEqual(self.slot(product, 10).due_ns, 77)
+
+    def test_nothing_to_publish(self) -> None:
+        """What fill raises comes through; the message is not there, and the next one is it."""
+        product = self.product("--slots", "4")
+        publish, numbers = product.down.writer(product.make_room), []
+
+        def fill(_at: int, n: int) -> int:
+            numbers.append(n)
+            if len(numbers) in (2, 3):
+                raise EOFError
+            return 1
+
+        publish(fill)
+        for _ in range(2):
+            with self.assertRaises(EOFError):
+                publish(fill, 0, 5)
+            self.assertEqual(product.segment.words[product.down.head], 1)
+        publish(fill)
+        self.assertEqual(numbers, [1, 2, 2, 2])
+        self.assertEqual((product.segment.words[product.down.head], self.slot(product, 2).seq),
+                         (2, 4))
+
+    def test_room_is_asked_for_before_anything_is_overwritten(self) -> None:
+        product, asked = self.product("--slots", "4"), []
+
+        def make_room(n: int) -> int:
+            asked.append((n, product.segment.words[product.down.head]))
+            if n == 8:
+                raise host.Ended
+            return n + 2
+
+        publish = product.down.writer(make_room, 1)
+        with self.assertRaises(host.Ended):
+            publish(lambda _at, _n: 1, 0, 99)
+        self.assertEqual(asked, [(2, 0), (5, 4), (8, 7)])
+        self.assertEqual(self.slot(product, 8).seq, 8)  # still message 4, whole
+
+    def test_the_heart_beats_through_slow_messages(self) -> None:
+        """Flat out, with messages that take as long as some of 64 MiB: by a clock of our own."""
+        product, now, beats = self.product("--rate", "0", "--count", "300"), [10 ** 12], []
+
+        def fill(_at: int, _n: int) -> int:
+            now[0] += 30_000_000
+            return 1
+
+        with mock.patch.object(host, "clock", lambda: now[0]), \
+                mock.patch.object(host, "make_filler", lambda _segment: fill), \
+                mock.patch.object(product.segment, "beat", beats.append):
+            product.publish()
+        gaps = [b - a for a, b in zip(beats, beats[1:])]
+        self.assertGreater(len(gaps), 50)
+        self.assertLessEqual(max(gaps), 100_000_000)
+
+
+if __name__ == "__main__":
+    unittest.main()

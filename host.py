@@ -196,6 +196,7 @@ FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(platform.machine(
 if not sys.platform.startswith("linux"):
     FUTEX_CALL = None
 FUTEX_WAIT, FUTEX_WAKE, PR_SET_TIMERSLACK = 0, 1, 29
+WAKE_AGAIN_NS = 1_000_000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -246,7 +247,7 @@ class Lane:
         self.first = HEADER_SIZE + index * self.slots * self.stride
         self.futex_at = segment.address + block + (0 if LITTLE else 4)
         self.fence = make_fence()
-        self.seen_cursor = self.missed_wakeups = 0
+        self.seen_cursor = self.missed_wakeups = self.woken = self.woken_ns = 0
 
     def consumer(self) -> Tuple[int, int]:
         """(pid, flags) of the consumer; (0, 0): nobody."""
@@ -254,12 +255,15 @@ class Lane:
         low, high = owner & 0xffffffff, owner >> 32
         return (low, high) if LITTLE else (high, low)
 
-    def wake(self) -> None:
+    def wake(self, now: int) -> None:
         """SYNC wake: pairs with "sleep" (src/waiter.c). Either we see that the consumer waits, or
-        it sees our head."""
-        release, acquire = self.fence
+        it sees our head. One call is enough until it has run: before it sleeps again it moves the
+        cursor past what it was woken for. (The millisecond is for a consumer that does not.)"""
+        words, (release, acquire) = self.words, self.fence
         release(); acquire()
-        if self.ints[self.waiting] and FUTEX_CALL:
+        if self.ints[self.waiting] and FUTEX_CALL and (
+                words[self.cursor] >= self.woken or now - self.woken_ns > WAKE_AGAIN_NS):
+            self.woken, self.woken_ns = words[self.head], now
             futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
 
     def writer(self, make_room: Callable[[int], int], n: int = 0) -> Callable[..., int]:
@@ -298,7 +302,7 @@ class Lane:
                 words[slot] = seq                # SYNC seq = 2n
                 words[head] = n = m              # SYNC head = n: pairs with "head load"
                 if ints[flags] & BLOCKS:
-                    wake()
+                    wake(timestamp)
                 if m >= last:
                     return timestamp
 
@@ -540,7 +544,8 @@ class Segment:
         release, acquire = self.lanes[DOWN].fence
         release(); acquire()  # every head before the state that says there will be no other
         self.ints[STATE_AT] = CLOSED
-        self.lanes[DOWN].wake()
+        self.lanes[DOWN].woken = 0  # not for a message this time
+        self.lanes[DOWN].wake(clock())
         if self.still_named():
             self.shm.unlink()
         else:

@@ -41,12 +41,13 @@ struct lane {
     uint64_t slot_count;
     size_t slot_stride;
     uint32_t capacity;
-    uint64_t next;          /* number of the message to read, or to write */
-    uint64_t head;          /* reader: newest head seen */
-    uint64_t limit;         /* writer: messages up to this one need no look at the consumer */
-    uint64_t cursor;        /* writer: newest cursor seen */
-    uint64_t owner;         /* the claim as we stored it; 0: observer, or writer */
-    uint64_t lost, retries; /* reader: messages never seen; reads thrown away or repeated */
+    uint64_t next;            /* number of the message to read, or to write */
+    uint64_t head;            /* reader: newest head seen */
+    uint64_t limit;           /* writer: messages up to this one need no look at the consumer */
+    uint64_t cursor;          /* writer: newest cursor seen */
+    uint64_t woken, woken_ns; /* writer: the message of the last wake call, and when it was */
+    uint64_t owner;           /* the claim as we stored it; 0: observer, or writer */
+    uint64_t lost, retries;   /* reader: messages never seen; reads thrown away or repeated */
 };
 
 /* base: a mapping whose size was checked against header (segment_attach). The reader begins with

@@ -6,6 +6,7 @@
 
 /* No run publishes this many messages: a head that moves further, or backwards, is no head. */
 #define IMPOSSIBLE_JUMP (1ull << 48)
+#define WAKE_AGAIN_NS   1000000u
 
 /* The word that pid and flags make together, in this machine's byte order. */
 static uint64_t owner_word(uint32_t pid, uint32_t flags)
@@ -273,8 +274,15 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
         /* SYNC wake (full fence): pairs with the one in waiter_block. Either we see that it waits,
          * or it sees our head; with neither it would sleep on a message that is there. */
         atomic_thread_fence(memory_order_seq_cst);
-        if (atomic_load_explicit(&lane->shared->waiting, memory_order_relaxed))
+        /* One call is enough until it has run: before it sleeps again it moves the cursor past what
+         * it was woken for. (The millisecond is for a consumer that does not.) */
+        if (atomic_load_explicit(&lane->shared->waiting, memory_order_relaxed) &&
+            (atomic_load_explicit(&lane->shared->cursor, memory_order_relaxed) >= lane->woken ||
+             now - lane->woken_ns > WAKE_AGAIN_NS)) {
+            lane->woken = n;
+            lane->woken_ns = now;
             waiter_wake(&lane->shared->head);
+        }
     }
 }
 

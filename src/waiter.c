@@ -63,6 +63,8 @@ static void waiter_block(struct waiter *waiter, uint64_t next)
     struct shm_lane *lane = waiter->sleep_on;
     const struct timespec longest = {.tv_nsec = BLOCK_LONGEST};
 
+    /* Ours is exact only now (lane_release): the producer tells by it that we sleep anew. */
+    atomic_store_explicit(&lane->cursor, next - 1, memory_order_release);
     atomic_store_explicit(&lane->waiting, 1, memory_order_relaxed);
     /* SYNC sleep (full fence): pairs with the producer's fence "wake". We say that we wait, then
      * look; it stores head, then looks whether we wait. One of the two sees the other. */

@@ -1,4 +1,5 @@
 """host.py's writer, step by step in this process: what is in the segment at each of them."""
+import os
 import unittest
 from unittest import mock
 
@@ -14,7 +15,7 @@ class Writer(PairTest):
                                        host.RAW, product.options.crc, product.say)
         product.down, product.up = product.segment.lanes
         self.addCleanup(product.segment.unmap)
-        self.addCleanup(product.segment.end)
+        self.addCleanup(lambda: os.path.exists(product.segment.lock_path) and product.segment.end())
         product.segment.go_live()
         return product
 
@@ -77,6 +78,35 @@ class Writer(PairTest):
             publish(lambda _at, _n: 1, 0, 99)
         self.assertEqual(asked, [(2, 0), (5, 4), (8, 7)])
         self.assertEqual(self.slot(product, 8).seq, 8)  # still message 4, whole
+
+    def test_one_wake_call_until_the_sleeper_has_run(self) -> None:
+        product, now, woken = self.product("--slots", "64"), [10 ** 12], []
+        down, words, ints = product.down, product.segment.words, product.segment.ints
+        words[down.owner] = host.pair(1, host.ATTACHED | host.BLOCKS)
+
+        def published(waiting: int, cursor: int) -> int:
+            """How many wake calls three messages bring."""
+            ints[down.waiting], words[down.cursor] = waiting, cursor
+            before = len(woken)
+            for _ in range(3):
+                publish(lambda _at, _n: 1)
+            return len(woken) - before
+
+        with mock.patch.object(host, "clock", lambda: now[0]), \
+                mock.patch.object(host, "FUTEX_CALL", 1), \
+                mock.patch.object(host, "futex", lambda *call: woken.append(call)):
+            publish = down.writer(product.make_room)
+            self.assertEqual(published(0, 0), 0)  # nobody sleeps
+            self.assertEqual(published(1, 3), 1)  # asleep behind message 3: woken for 4
+            self.assertEqual(published(1, 3), 0)  # has not run yet
+            self.assertEqual(published(1, 4), 1)  # has read 4, sleeps again
+            now[0] += 2_000_000
+            self.assertEqual(published(1, 4), 1)  # does not say what it has read
+            words[down.owner] = host.pair(1, host.ATTACHED)
+            self.assertEqual(published(1, 4), 0)  # is not of those who sleep
+            words[down.owner] = host.pair(1, host.ATTACHED | host.BLOCKS)
+            down.segment.end()
+            self.assertEqual(woken[3:], woken[:1])  # CLOSED is told in any case
 
     def test_the_heart_beats_through_slow_messages(self) -> None:
         """Flat out, with messages that take as long as some of 64 MiB: by a clock of our own."""

@@ -132,12 +132,10 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
     memcpy(header, bytes, sizeof *header); /* once: it may change under us */
     const _Atomic uint32_t *state_at = (const void *)((const char *)bytes + SHM_STATUS_AT);
     const uint32_t state = atomic_load_explicit(state_at, memory_order_acquire);
-    if (state == SHM_STARTING && memcmp(header->magic, none, sizeof none) == 0)
-        return say(segment, SEGMENT_STARTING, "its host has not finished starting");
-    if (memcmp(header->magic, SHM_MAGIC, sizeof header->magic) != 0)
+    const bool blank = state == SHM_STARTING && memcmp(header->magic, none, sizeof none) == 0;
+    if (!blank && memcmp(header->magic, SHM_MAGIC, sizeof header->magic) != 0)
         return say(segment, SEGMENT_REFUSED,
-                   "refused: not made by host.py (no %s at its begin); "
-                   "choose another name",
+                   "refused: not made by host.py (no %s at its begin); choose another name",
                    SHM_MAGIC);
     if (state == SHM_STARTING)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting");
@@ -149,36 +147,32 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
                    "refused: version %" PRIu32 ", this client reads %u; update the older side",
                    header->version, SHM_VERSION);
 
-    const uint64_t slots = 2 * (uint64_t)header->slot_count * header->slot_stride;
-    const char *wrong = NULL;
-    if (header->header_size != SHM_HEADER_SIZE)
-        wrong = "header_size";
-    else if (header->slot_count < SHM_SLOTS_MIN || header->slot_count > SHM_SLOTS_MAX ||
-             (header->slot_count & (header->slot_count - 1)) != 0)
-        wrong = "slot_count";
-    else if (header->slot_stride < SHM_BLOCK || header->slot_stride % SHM_BLOCK != 0)
-        wrong = "slot_stride";
-    else if (header->payload_capacity < 1 ||
-             header->payload_capacity > header->slot_stride - SHM_SLOT_HEAD)
-        wrong = "payload_capacity";
-    else if (header->total_size != SHM_HEADER_SIZE + slots)
-        wrong = "total_size";
-    else if ((header->flags & ~SHM_FLAG_CRC) != 0)
-        wrong = "flags";
-    else if (header->session == 0)
-        wrong = "session";
-    else if (header->host_pid == 0 || header->host_pid > INT32_MAX)
-        wrong = "host_pid";
-    else if (header->payload_kind > SHM_SAMPLE ||
-             (header->payload_kind == SHM_SAMPLE &&
-              header->payload_capacity < sizeof(struct shm_sample)))
-        wrong = "payload_kind";
-    else if (state > SHM_CLOSED)
-        wrong = "state";
-    if (wrong != NULL)
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: %s has an impossible value; its writer is broken, restart host.py",
-                   wrong);
+    /* The first that is broken is the one to name. */
+    const uint32_t slots = header->slot_count, stride = header->slot_stride;
+    const uint32_t capacity = header->payload_capacity;
+    const struct {
+        const char *field;
+        bool good;
+    } rules[] = {
+        {"header_size", header->header_size == SHM_HEADER_SIZE},
+        {"slot_count",
+         slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX && (slots & (slots - 1)) == 0},
+        {"slot_stride", stride >= SHM_BLOCK && stride % SHM_BLOCK == 0},
+        {"payload_capacity", capacity >= 1 && capacity <= stride - SHM_SLOT_HEAD},
+        {"total_size", header->total_size == SHM_HEADER_SIZE + 2ull * slots * stride},
+        {"flags", (header->flags & ~SHM_FLAG_CRC) == 0},
+        {"session", header->session != 0},
+        {"host_pid", header->host_pid != 0 && header->host_pid <= INT32_MAX},
+        {"payload_kind",
+         header->payload_kind == SHM_RAW ||
+             (header->payload_kind == SHM_SAMPLE && capacity >= sizeof(struct shm_sample))},
+        {"state", state <= SHM_CLOSED},
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
+        if (!rules[i].good)
+            return say(segment, SEGMENT_REFUSED,
+                       "refused: %s has an impossible value; its writer is broken, restart host.py",
+                       rules[i].field);
     /* >=, never ==: macOS rounds an object up to whole pages. */
     if (size < header->total_size)
         return say(segment, SEGMENT_REFUSED,

@@ -56,8 +56,8 @@ bool process_is_gone(uint64_t pid)
     const size_t length = fread(status, 1, sizeof status - 1, file);
     fclose(file);
     status[length] = '\0';
-    const char *after_name =
-        strrchr(status, ')'); /* the name may hold anything, the state follows */
+    /* The name in parentheses may hold anything; the state follows. */
+    const char *after_name = strrchr(status, ')');
     return after_name != NULL && strncmp(after_name, ") Z", 3) == 0;
 }
 
@@ -190,6 +190,7 @@ static enum segment_result map_bytes(struct segment *segment, size_t size, int p
         return say(segment, SEGMENT_ERROR, "mmap of %zu bytes: %s", size, strerror(errno));
     }
     segment->size = size;
+    segment->status = (void *)((char *)segment->base + SHM_STATUS_AT);
     guarded_lost = 0;
     guarded_size = size;
     guarded_base = segment->base;
@@ -211,10 +212,11 @@ static enum segment_result check_alive(struct segment *segment)
     const struct timespec step = {.tv_nsec = 2000000};
     uint64_t now = clock_now_ns();
 
+    if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
+        return say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
     segment->heartbeat_ns =
         atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
     segment->moved_ns = segment->looked_ns = now;
-    segment->clock_gap_s = 0;
     if (now - segment->heartbeat_ns + SHM_SILENCE_NS <= 2 * SHM_SILENCE_NS)
         return SEGMENT_OK;
     for (const uint64_t end = now + 3 * SHM_HEARTBEAT_NS; now < end; now = clock_now_ns()) {
@@ -233,53 +235,44 @@ static enum segment_result check_alive(struct segment *segment)
                segment->header.host_pid);
 }
 
+/* Adds the time since *begin_ns to a step, and begins the next. */
+static void end_step(uint64_t *step_ns, uint64_t *begin_ns)
+{
+    const uint64_t now = clock_now_ns();
+
+    *step_ns += now - *begin_ns;
+    *begin_ns = now;
+}
+
 enum segment_result segment_attach(struct segment *segment, const char *name,
                                    enum segment_access access)
 {
     const int protection = access == SEGMENT_READ_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
-    enum segment_result result;
-    uint64_t size = 0, t0 = clock_now_ns(), t1;
+    uint64_t size = 0, begin_ns = clock_now_ns();
 
     *segment = (struct segment){.fd = -1};
     memcpy(segment->name, name, strlen(name) + 1);
-    result = open_object(segment, access);
-    if (result != SEGMENT_OK)
-        return result;
-    t1 = clock_now_ns();
-    segment->step_ns.open = t1 - t0;
-    result = stat_object(segment, &size);
-    t0 = clock_now_ns();
-    segment->step_ns.stat = t0 - t1;
-    if (result != SEGMENT_OK)
-        goto fail;
-    result = map_bytes(segment, SHM_HEADER_SIZE, PROT_READ, 0);
-    t1 = clock_now_ns();
-    segment->step_ns.map = t1 - t0;
-    if (result != SEGMENT_OK)
-        goto fail;
-    result = segment_check(segment, segment->base, size);
-    t0 = clock_now_ns();
-    segment->step_ns.check = t0 - t1;
-    if (result != SEGMENT_OK)
-        goto fail;
-    unmap(segment);
-    result = map_bytes(segment, segment->header.total_size, protection, MAP_POPULATE);
-    t1 = clock_now_ns();
-    segment->step_ns.map += t1 - t0;
-    if (result != SEGMENT_OK)
-        goto fail;
-    segment->status = (void *)((char *)segment->base + SHM_STATUS_AT);
-    if (access != SEGMENT_PEEK) {
-        if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
-            result = say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
-        else
-            result = check_alive(segment);
-        segment->step_ns.check += clock_now_ns() - t1;
-    }
+    enum segment_result result = open_object(segment, access);
+    end_step(&segment->step_ns.open, &begin_ns);
     if (result == SEGMENT_OK)
-        return SEGMENT_OK;
-fail:
-    segment_detach(segment);
+        result = stat_object(segment, &size);
+    end_step(&segment->step_ns.stat, &begin_ns);
+    if (result == SEGMENT_OK)
+        result = map_bytes(segment, SHM_HEADER_SIZE, PROT_READ, 0);
+    end_step(&segment->step_ns.map, &begin_ns);
+    if (result == SEGMENT_OK)
+        result = segment_check(segment, segment->base, size);
+    end_step(&segment->step_ns.check, &begin_ns);
+    if (result == SEGMENT_OK) {
+        unmap(segment);
+        result = map_bytes(segment, segment->header.total_size, protection, MAP_POPULATE);
+    }
+    end_step(&segment->step_ns.map, &begin_ns);
+    if (result == SEGMENT_OK && access != SEGMENT_PEEK)
+        result = check_alive(segment);
+    end_step(&segment->step_ns.check, &begin_ns);
+    if (result != SEGMENT_OK)
+        segment_detach(segment);
     return result;
 }
 
@@ -331,9 +324,8 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context)
 
 void segment_guard(void)
 {
-    struct sigaction action = {.sa_flags = SA_SIGINFO};
+    struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
 
-    action.sa_sigaction = on_bus_error;
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, NULL);
 }

@@ -37,13 +37,11 @@ enum exit_code {
 /* Why the loop ended. */
 enum end {
     GO_ON = 0,
-    END_COUNT,   /* --count reached, or all of --source sent */
-    END_STOPPED, /* a signal */
+    END_DONE,    /* --count, all of --source, a signal; or a failure that say has reported */
     END_HOST,    /* report.host says how */
     END_SILENT,  /* nothing within the time-out */
     END_DROPPED, /* the host took us for dead */
     END_DAMAGED, /* the segment holds what no host writes */
-    END_SAID,    /* a failure that was reported where it was found; exit_code says it */
 };
 
 struct options {
@@ -94,7 +92,7 @@ __attribute__((format(printf, 3, 4))) static enum end say(struct client *c, enum
     fputc('\n', stderr);
     if (code != EXIT_DONE)
         c->exit_code = code;
-    return END_SAID;
+    return END_DONE;
 }
 
 /* ---- options ---- */
@@ -293,7 +291,7 @@ static enum end wait_until(struct client *c, bool (*ready)(struct lane *), struc
         if (!waiter_pause(&c->waiter, next))
             continue;
         if (stop)
-            return END_STOPPED;
+            return END_DONE;
         lane_restore(&c->down);
         const enum host_state host = segment_host(&c->segment, c->waiter.now_ns);
         if (host == HOST_SHRUNK)
@@ -352,7 +350,7 @@ static enum end attach(struct client *c)
         if (result == SEGMENT_OK) /* the host we just lost, not quite gone yet */
             segment_detach(&c->segment);
         if (stop)
-            return END_STOPPED;
+            return END_DONE;
         if (result == SEGMENT_REFUSED)
             return say(c, EXIT_REFUSED, "%s", c->segment.why);
         if (result == SEGMENT_ERROR)
@@ -444,7 +442,7 @@ static enum end write_all(struct client *c, const void *bytes, size_t length)
         } else if (errno != EINTR) {
             return say(c, EXIT_SYSTEM, "write to %s: %s", c->options.output, strerror(errno));
         } else if (stop) {
-            return END_STOPPED;
+            return END_DONE;
         }
     }
     return GO_ON;
@@ -559,13 +557,13 @@ static enum end receive(struct client *c)
                 record(c, &message, now);
                 lane_release(lane, &message);
                 if (r->messages == c->options.count)
-                    return END_COUNT;
+                    return END_DONE;
                 if (!stop)
                     continue;
             }
         }
         if (stop)
-            return END_STOPPED;
+            return END_DONE;
         /* Lapped, pending or dropped again and again: waiting has a time-out, this would have none.
          */
         if (++fruitless % 64 == 0) {
@@ -606,13 +604,13 @@ static enum end send_source(struct client *c)
 
     while (length > 0) {
         unsigned char *payload;
-        enum end end = stop ? END_STOPPED : wait_until(c, lane_writable, &c->up, 0);
+        enum end end = stop ? END_DONE : wait_until(c, lane_writable, &c->up, 0);
         if (end != GO_ON)
             return end;
         while (poll(&ready, 1, 50) <= 0) { /* a quiet source; meanwhile the host may go */
             const enum host_state host = segment_host(&c->segment, clock_now_ns());
             if (stop)
-                return END_STOPPED;
+                return END_DONE;
             if (host != HOST_LIVE && host != HOST_STALLED)
                 return host_ended(c, host);
         }
@@ -634,7 +632,7 @@ static enum end send_source(struct client *c)
             break;
     }
     const enum end end = wait_until(c, lane_drained, &c->up, 0);
-    return end == GO_ON ? END_COUNT : end;
+    return end == GO_ON ? END_DONE : end;
 }
 
 /* ---- the end ---- */

@@ -65,7 +65,6 @@ struct client {
     unsigned char *stage;  /* a lossy message is copied here, confirmed, then written */
     char *line;            /* ndjson */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
-    bool said_stalled;
     enum exit_code exit_code;
 };
 
@@ -298,8 +297,7 @@ static enum end wait_until(struct client *c, bool (*ready)(struct lane *), struc
             return host_ended(c, host);
         if (host == HOST_CLOSED || host == HOST_DIED) /* what it published before still counts */
             return ready(lane) ? GO_ON : host_ended(c, host);
-        if ((host == HOST_STALLED) != c->said_stalled) {
-            c->said_stalled = host == HOST_STALLED;
+        if (host != c->report.host) {
             c->report.host = host;
             say(c, EXIT_DONE, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
                 host == HOST_STALLED ? "is stalled: no sign of life for over a second; waiting"

@@ -62,8 +62,7 @@ struct client {
     FILE *text; /* statistics: standard output, unless the payloads go there */
     struct style style;
     int output, source;    /* descriptors, or -1 */
-    unsigned char *stage;  /* a lossy message is copied here, confirmed, then written */
-    char *line;            /* ndjson */
+    char *stage;           /* what --output gets, where it is not written from the slot */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
     enum exit_code exit_code;
 };
@@ -375,11 +374,9 @@ static enum end attach(struct client *c)
     if (!c->options.quiet && !c->options.json)
         report_attached(c->text, c->style, &c->segment);
     if (c->options.output != NULL) {
-        free(c->stage);
-        free(c->line); /* the next host's messages may be larger */
-        c->stage = malloc(c->segment.header.payload_capacity);
-        c->line = malloc(PAYLOAD_JSON_SIZE(c->segment.header.payload_capacity));
-        if (c->stage == NULL || c->line == NULL)
+        free(c->stage); /* the next host's messages may be larger */
+        c->stage = malloc(PAYLOAD_JSON_SIZE(c->segment.header.payload_capacity));
+        if (c->stage == NULL)
             return say(c, EXIT_SYSTEM, "no memory for a message of %" PRIu32 " bytes",
                        c->segment.header.payload_capacity);
     }
@@ -446,52 +443,39 @@ static enum end write_all(struct client *c, const void *bytes, size_t length)
     return GO_ON;
 }
 
-static enum end write_message(struct client *c, const struct lane_message *message)
-{
-    if (!c->options.ndjson)
-        return write_all(c, message->payload, message->length);
-    return write_all(c, c->line, payload_json(c->line, c->segment.header.payload_kind, message));
-}
-
 static uint32_t crc_for(const struct client *c, const unsigned char *payload, uint32_t length,
                         uint64_t n)
 {
     return c->segment.header.flags & SHM_FLAG_CRC ? payload_crc32(payload, length, (uint32_t)n) : 0;
 }
 
-/* Copies the message into the next slot of the up lane, *to; lane_commit will send it. */
-static enum end prepare_echo(struct client *c, const struct lane_message *message,
-                             unsigned char **to)
-{
-    while (lane_reserve(&c->up, to) == LANE_FULL) {
-        const enum end end = wait_until(c, lane_writable, &c->up, 0);
-        if (end != GO_ON)
-            return end;
-    }
-    memcpy(*to, message->payload, message->length);
-    return GO_ON;
-}
-
 /* What the run does with one message, where it lies; *result is what lane_confirm said of it. */
-static enum end use(struct client *c, struct lane_message *message, enum lane_result *result)
+static enum end use(struct client *c, const struct lane_message *message, enum lane_result *result)
 {
     struct report *r = &c->report;
+    const uint32_t kind = c->segment.header.payload_kind;
     const uint32_t crc = crc_for(c, message->payload, message->length, message->n);
     const bool crc_ok = !(c->segment.header.flags & SHM_FLAG_CRC) || crc == message->crc32;
-    const bool verified =
-        !c->options.verify || payload_matches(c->segment.header.payload_kind, message);
-    const bool writes = c->output >= 0 && crc_ok;
+    const bool verified = !c->options.verify || payload_matches(kind, message);
+    const bool writes = c->output >= 0 && crc_ok, lossless = c->options.lossless;
+    const void *out = c->stage;
+    size_t length = message->length;
     unsigned char *echo = NULL;
     enum end end = GO_ON;
 
-    if (c->options.echo)
-        end = prepare_echo(c, message, &echo);
-    if (end == GO_ON && writes && c->options.lossless) { /* nobody overwrites it yet */
-        end = write_message(c, message);
-    } else if (writes) {
-        memcpy(c->stage, message->payload, message->length);
-        message->payload = c->stage;
+    if (c->options.echo) {
+        end = wait_until(c, lane_writable, &c->up, 0);
+        if (end == GO_ON && lane_reserve(&c->up, &echo) == LANE_OK)
+            memcpy(echo, message->payload, message->length);
     }
+    if (writes && c->options.ndjson)
+        length = payload_json(c->stage, kind, message);
+    else if (writes && lossless)
+        out = message->payload;
+    else if (writes)
+        memcpy(c->stage, message->payload, length);
+    if (end == GO_ON && writes && lossless) /* nobody overwrites it yet */
+        end = write_all(c, out, length);
     *result = lane_confirm(&c->down, message);
     if (end != GO_ON || *result != LANE_OK)
         return end;
@@ -499,8 +483,8 @@ static enum end use(struct client *c, struct lane_message *message, enum lane_re
     r->verify_errors += !verified;
     if (echo != NULL)
         lane_commit(&c->up, message->length, 0, crc_for(c, echo, message->length, c->up.next));
-    if (writes && !c->options.lossless)
-        end = write_message(c, message);
+    if (writes && !lossless)
+        end = write_all(c, out, length);
     return end;
 }
 
@@ -769,7 +753,6 @@ int main(int argc, char **argv)
     if (c.output >= 0 && !to_stdout && close(c.output) != 0)
         say(&c, EXIT_SYSTEM, "close %s: %s", c.options.output, strerror(errno));
     free(c.stage);
-    free(c.line);
     if ((fflush(c.text) != 0 || ferror(c.text)) && c.exit_code == EXIT_DONE)
         say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
     return (int)c.exit_code;

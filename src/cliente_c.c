@@ -621,41 +621,30 @@ static enum end send_source(struct client *c)
 
 static void conclude(struct client *c, enum end end)
 {
-    static const char truncated[] = "the segment was truncated under this client; restart host.py";
     struct report *r = &c->report;
 
-    switch (end) {
-    case END_HOST:
-        if (r->host == HOST_DIED)
-            say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
-                c->segment.header.host_pid);
-        else if (r->host == HOST_SHRUNK)
-            say(c, EXIT_REFUSED, "%s", truncated);
-        else if (c->options.source && !lane_drained(&c->up))
-            say(c, EXIT_DATA, "the host closed before it took everything");
-        break;
-    case END_SILENT:
+    /* The zeros in place of its pages can look like many another end. */
+    if (end != END_DONE && r->host == HOST_SHRUNK)
+        say(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
+    else if (end == END_HOST && r->host == HOST_DIED)
+        say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
+            c->segment.header.host_pid);
+    else if (end == END_HOST && c->options.source && !lane_drained(&c->up))
+        say(c, EXIT_DATA, "the host closed before it took everything");
+    else if (end == END_SILENT)
         say(c, EXIT_NO_HOST,
             r->host == HOST_STALLED
                 ? "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it"
                 : "the host (pid %" PRIu64 ") lives, but sent nothing for %g s; see --timeout",
             c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
-        break;
-    case END_DROPPED:
+    else if (end == END_DROPPED)
         say(c, EXIT_DATA,
             "the host dropped this client: it had not moved for the host's --stall-timeout, or its "
             "pid is unknown there; read faster, raise that, or in a container add --pid=host");
-        break;
-    case END_DAMAGED:
-        if (r->host == HOST_SHRUNK) /* the zeros that came in place of its pages */
-            say(c, EXIT_REFUSED, "%s", truncated);
-        else
-            say(c, EXIT_REFUSED,
-                "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
-                c->down.next);
-        break;
-    default: break;
-    }
+    else if (end == END_DAMAGED)
+        say(c, EXIT_REFUSED,
+            "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
+            c->down.next);
     if (c->exit_code == EXIT_DONE && (r->crc_errors || r->verify_errors))
         say(c, EXIT_DATA, "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check",
             r->crc_errors, r->verify_errors);

@@ -505,6 +505,7 @@ static void record(struct client *c, const struct lane_message *message, uint64_
     if (message->timestamp_ns > now)
         segment_note_future(&c->segment, message->timestamp_ns, now);
     if (now >= c->next_live_ns) {
+        take_counts(c);
         report_live(c->text, r, message->length, c->segment.header.payload_kind, now);
         c->next_live_ns = now + 1000000000u;
     }

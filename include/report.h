@@ -29,21 +29,18 @@ struct report {
         shown_payload[sizeof(struct shm_sample)];
 };
 
-/* Colour and a live line on this stream? Not where it is no terminal, nor with NO_COLOR. */
-struct style {
-    bool terminal, colour;
-};
-struct style report_style(FILE *out);
+/* Is there somebody to show a live line to? */
+bool report_on_terminal(FILE *out);
 
-void report_attached(FILE *out, struct style style, const struct segment *segment);
+void report_attached(FILE *out, const struct segment *segment);
 void report_live(FILE *out, const struct report *report, uint32_t length, uint32_t kind,
                  uint64_t now_ns);
-void report_text(FILE *out, struct style style, const struct report *report,
-                 const struct segment *segment, bool sending);
+void report_text(FILE *out, const struct report *report, const struct segment *segment,
+                 bool sending);
 void report_json(FILE *out, const struct report *report, const struct segment *segment);
 
 /* --peek: header, status and lanes as they are now. --layout: every field's place. */
-void report_peek(FILE *out, struct style style, const struct segment *segment);
+void report_peek(FILE *out, const struct segment *segment);
 void report_layout(FILE *out);
 
 #endif

@@ -59,8 +59,7 @@ struct client {
     struct lane down, up;
     struct waiter waiter;
     struct report report;
-    FILE *text; /* statistics: standard output, unless the payloads go there */
-    struct style style;
+    FILE *text;            /* statistics: standard output, unless the payloads go there */
     int output, source;    /* descriptors, or -1 */
     char *stage;           /* what --output gets, where it is not written from the slot */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
@@ -372,7 +371,7 @@ static enum end attach(struct client *c)
     if (c->report.attach_total_ns == 0)
         c->report.attach_total_ns = clock_now_ns() - begin;
     if (!c->options.quiet && !c->options.json)
-        report_attached(c->text, c->style, &c->segment);
+        report_attached(c->text, &c->segment);
     if (c->options.output != NULL) {
         free(c->stage); /* the next host's messages may be larger */
         c->stage = malloc(PAYLOAD_JSON_SIZE(c->segment.header.payload_capacity));
@@ -662,11 +661,11 @@ static void run(struct client *c)
     latency_reset(&r->due);
     enum end end = attach(c);
     if (c->options.peek && end == GO_ON) {
-        report_peek(c->text, c->style, &c->segment);
+        report_peek(c->text, &c->segment);
         segment_detach(&c->segment);
         return;
     }
-    if (c->style.terminal && !c->options.quiet && !c->options.json)
+    if (report_on_terminal(c->text) && !c->options.quiet && !c->options.json)
         c->next_live_ns = clock_now_ns() + 500000000u;
     getrusage(RUSAGE_SELF, &r->begin_usage);
     r->begin_ns = clock_now_ns();
@@ -690,7 +689,7 @@ static void run(struct client *c)
     if (attached && c->options.json)
         report_json(stdout, r, &c->segment);
     else if (attached && !c->options.quiet)
-        report_text(c->text, c->style, r, &c->segment, c->source >= 0);
+        report_text(c->text, r, &c->segment, c->source >= 0);
     segment_detach(&c->segment);
 }
 
@@ -717,7 +716,6 @@ int main(int argc, char **argv)
     c.options = parse_options(argc, argv);
     const bool to_stdout = c.options.output != NULL && strcmp(c.options.output, "-") == 0;
     c.text = to_stdout ? stderr : stdout;
-    c.style = report_style(c.text);
     c.segment.fd = c.output = c.source = -1;
     c.next_live_ns = UINT64_MAX;
     if (no_stdout && (to_stdout || !c.options.quiet)) {

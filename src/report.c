@@ -8,17 +8,17 @@
 
 #define BAR_WIDTH 40u
 
-struct style report_style(FILE *out)
+bool report_on_terminal(FILE *out)
 {
     const char *term = getenv("TERM");
-    const char *no_colour = getenv("NO_COLOR");
-    const bool terminal = isatty(fileno(out)) && term != NULL && strcmp(term, "dumb") != 0;
-    return (struct style){terminal, terminal && (no_colour == NULL || no_colour[0] == '\0')};
+    return isatty(fileno(out)) && term != NULL && strcmp(term, "dumb") != 0;
 }
 
-static void heading(FILE *out, struct style style, const char *text)
+static void heading(FILE *out, const char *text)
 {
-    fprintf(out, style.colour ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
+    const char *no_colour = getenv("NO_COLOR");
+    const bool colour = report_on_terminal(out) && (no_colour == NULL || no_colour[0] == '\0');
+    fprintf(out, colour ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
 }
 
 /* Nanoseconds with a unit, three figures, in a static-free buffer of the caller. */
@@ -55,11 +55,11 @@ static struct quantity size_of(double bytes)
     return result;
 }
 
-void report_attached(FILE *out, struct style style, const struct segment *segment)
+void report_attached(FILE *out, const struct segment *segment)
 {
     const struct shm_header *header = &segment->header;
 
-    heading(out, style, "attached");
+    heading(out, "attached");
     fprintf(out, "  segment      %s   %s   %u slots of %u B a lane%s\n", segment->name,
             size_of((double)header->total_size).text, header->slot_count, header->payload_capacity,
             header->flags & SHM_FLAG_CRC ? ", each with a CRC-32" : "");
@@ -94,12 +94,11 @@ void report_live(FILE *out, const struct report *report, uint32_t length, uint32
     fflush(out);
 }
 
-static void print_first(FILE *out, struct style style, const struct report *report,
-                        const struct segment *segment)
+static void print_first(FILE *out, const struct report *report, const struct segment *segment)
 {
     const struct lane_message *first = &report->first;
 
-    heading(out, style, "first message");
+    heading(out, "first message");
     fprintf(out, "  slot         n %" PRIu64 "   length %u B   timestamp %" PRIu64 " ns", first->n,
             first->length, first->timestamp_ns);
     if (segment->header.flags & SHM_FLAG_CRC)
@@ -155,9 +154,9 @@ static double cpu_seconds(struct timeval begin, struct timeval end)
     return (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_usec - begin.tv_usec) * 1e-6;
 }
 
-static void print_latency(FILE *out, struct style style, const struct report *report)
+static void print_latency(FILE *out, const struct report *report)
 {
-    heading(out, style, "latency");
+    heading(out, "latency");
     if (report->clock_gap_s != 0) {
         fprintf(out,
                 "  none: the host's clock and ours are %" PRId64 " s apart (time namespaces?), so "
@@ -174,19 +173,19 @@ static void print_latency(FILE *out, struct style style, const struct report *re
     print_bars(out, &report->seen);
 }
 
-void report_text(FILE *out, struct style style, const struct report *report,
-                 const struct segment *segment, bool sending)
+void report_text(FILE *out, const struct report *report, const struct segment *segment,
+                 bool sending)
 {
     const struct rusage *a = &report->begin_usage, *b = &report->end_usage;
     const double elapsed_s = (double)(report->end_ns - report->begin_ns) * 1e-9;
     const double user = cpu_seconds(a->ru_utime, b->ru_utime);
     const double system_time = cpu_seconds(a->ru_stime, b->ru_stime);
 
-    if (style.terminal)
+    if (report_on_terminal(out))
         fputs("\r\033[K", out); /* the live line */
     if (report->messages > 0 && !sending)
-        print_first(out, style, report, segment);
-    heading(out, style, sending ? "sent" : "received");
+        print_first(out, report, segment);
+    heading(out, sending ? "sent" : "received");
     fprintf(out, "  messages     %" PRIu64 "   lost %" PRIu64 "   retries %" PRIu64 "   %s\n",
             report->messages, report->lost, report->retries, size_of((double)report->bytes).text);
     if (report->crc_errors || report->verify_errors)
@@ -207,7 +206,7 @@ void report_text(FILE *out, struct style style, const struct report *report,
             b->ru_nivcsw - a->ru_nivcsw);
     fprintf(out, "  host         %s\n", host_state_names[report->host]);
     if (report->messages > 0 && !sending)
-        print_latency(out, style, report);
+        print_latency(out, report);
 }
 
 static void json_latency(FILE *out, const char *key, const struct latency *latency, bool known)
@@ -260,7 +259,7 @@ void report_json(FILE *out, const struct report *report, const struct segment *s
             report->missed_wakeups);
 }
 
-void report_peek(FILE *out, struct style style, const struct segment *segment)
+void report_peek(FILE *out, const struct segment *segment)
 {
     static const char *const states[] = {"STARTING", "LIVE", "CLOSED"};
     static const char *const directions[] = {"down (host -> client)", "up (client -> host)"};
@@ -271,7 +270,7 @@ void report_peek(FILE *out, struct style style, const struct segment *segment)
                   atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed));
     const bool gone = process_is_gone(header->host_pid);
 
-    heading(out, style, segment->name);
+    heading(out, segment->name);
     fprintf(out,
             "  version %u   header %u B   total %" PRIu64 " B   %u slots, stride %u B, payload "
             "up to %u B\n",

@@ -13,6 +13,8 @@
 
 /* One run's figures. Times are clock_now_ns(); the timed loop lasts from begin_ns to end_ns. */
 struct report {
+    const struct segment *segment;
+    bool sending; /* --source: nothing was read */
     uint64_t messages, lost, retries, crc_errors, verify_errors, bytes;
     uint64_t missed_wakeups, reattached;
     uint64_t attach_total_ns; /* of the first attach, waiting for its host included */
@@ -24,20 +26,17 @@ struct report {
     struct clock_facts clock;
     struct latency seen, due; /* publish -> seen, due -> seen; nanoseconds */
     struct lane_message first;
-    /* As much as fits of message 1, and of the one for the live line. */
-    unsigned char first_payload[sizeof(struct shm_sample)],
-        shown_payload[sizeof(struct shm_sample)];
+    /* Of message 1, and of the one for the live line: as much as fits, whatever it is. */
+    struct shm_sample first_sample, live_sample;
 };
 
 /* Is there somebody to show a live line to? */
 bool report_on_terminal(FILE *out);
 
 void report_attached(FILE *out, const struct segment *segment);
-void report_live(FILE *out, const struct report *report, uint32_t length, uint32_t kind,
-                 uint64_t now_ns);
-void report_text(FILE *out, const struct report *report, const struct segment *segment,
-                 bool sending);
-void report_json(FILE *out, const struct report *report, const struct segment *segment);
+void report_live(FILE *out, const struct report *report, uint32_t length, uint64_t now_ns);
+void report_text(FILE *out, const struct report *report);
+void report_json(FILE *out, const struct report *report);
 
 /* --peek: header, status and lanes as they are now. --layout: every field's place. */
 void report_peek(FILE *out, const struct segment *segment);

@@ -494,7 +494,7 @@ static void record(struct client *c, const struct lane_message *message, uint64_
     if (r->messages++ == 0) {
         r->first_seen_ns = now;
         r->first = *message;
-        memcpy(r->first_payload, r->shown_payload, sizeof r->first_payload);
+        r->first_sample = r->live_sample;
     }
     r->bytes += message->length;
     r->last_seen_ns = now;
@@ -505,7 +505,7 @@ static void record(struct client *c, const struct lane_message *message, uint64_
         segment_note_future(&c->segment, message->timestamp_ns, now);
     if (now >= c->next_live_ns) {
         take_counts(c);
-        report_live(c->text, r, message->length, c->segment.header.payload_kind, now);
+        report_live(c->text, r, message->length, now);
         c->next_live_ns = now + 1000000000u;
     }
 }
@@ -516,7 +516,7 @@ static enum end receive(struct client *c)
     struct lane *const lane = &c->down;
     const bool plain = !c->options.verify && !c->options.echo && c->output < 0 &&
                        !(c->segment.header.flags & SHM_FLAG_CRC);
-    const size_t room = sizeof r->shown_payload;
+    const size_t room = sizeof r->live_sample;
     struct lane_message message;
     uint64_t fruitless = 0, since_ns = 0; /* looks without a message, and since when */
 
@@ -526,7 +526,7 @@ static enum end receive(struct client *c)
         if (result == LANE_OK) {
             const uint64_t now = clock_now_ns();
             if (r->messages == 0 || now >= c->next_live_ns) /* before lane_confirm vouches for it */
-                memcpy(r->shown_payload, message.payload,
+                memcpy(&r->live_sample, message.payload,
                        message.length < room ? message.length : room);
             if (plain)
                 result = lane_confirm(lane, &message);
@@ -656,6 +656,8 @@ static void run(struct client *c)
 {
     struct report *r = &c->report;
 
+    r->segment = &c->segment;
+    r->sending = c->source >= 0;
     r->clock = clock_measure();
     latency_reset(&r->seen);
     latency_reset(&r->due);
@@ -687,9 +689,9 @@ static void run(struct client *c)
         lane_leave(&c->down);
     conclude(c, end);
     if (attached && c->options.json)
-        report_json(stdout, r, &c->segment);
+        report_json(stdout, r);
     else if (attached && !c->options.quiet)
-        report_text(c->text, r, &c->segment, c->source >= 0);
+        report_text(c->text, r);
     segment_detach(&c->segment);
 }
 

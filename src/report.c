@@ -78,45 +78,43 @@ static double rate_hz(const struct report *report)
     return report->messages > 1 && seconds > 0 ? (double)(report->messages - 1) / seconds : 0;
 }
 
-void report_live(FILE *out, const struct report *report, uint32_t length, uint32_t kind,
-                 uint64_t now_ns)
+void report_live(FILE *out, const struct report *report, uint32_t length, uint64_t now_ns)
 {
+    const struct shm_sample *sample = &report->live_sample;
+
     fprintf(out, "\r  %4.0f s  %" PRIu64 " messages  %.0f a second  %" PRIu64 " lost  p50 %s",
             (double)(now_ns - report->begin_ns) * 1e-9, report->messages, rate_hz(report),
             report->lost, duration((double)latency_percentile(&report->seen, 0.5)).text);
-    if (kind == SHM_SAMPLE && length >= sizeof(struct shm_sample)) {
-        struct shm_sample sample;
-        memcpy(&sample, report->shown_payload, sizeof sample);
-        fprintf(out, "  accel %+.2f %+.2f %+.2f", (double)sample.accel[0], (double)sample.accel[1],
-                (double)sample.accel[2]);
-    }
+    if (report->segment->header.payload_kind == SHM_SAMPLE && length >= sizeof *sample)
+        fprintf(out, "  accel %+.2f %+.2f %+.2f", (double)sample->accel[0],
+                (double)sample->accel[1], (double)sample->accel[2]);
     fputs("\033[K", out);
     fflush(out);
 }
 
-static void print_first(FILE *out, const struct report *report, const struct segment *segment)
+static void print_first(FILE *out, const struct report *report)
 {
     const struct lane_message *first = &report->first;
+    const struct shm_sample *sample = &report->first_sample;
+    const unsigned char *bytes = (const void *)sample;
 
     heading(out, "first message");
     fprintf(out, "  slot         n %" PRIu64 "   length %u B   timestamp %" PRIu64 " ns", first->n,
             first->length, first->timestamp_ns);
-    if (segment->header.flags & SHM_FLAG_CRC)
+    if (report->segment->header.flags & SHM_FLAG_CRC)
         fprintf(out, "   crc32 %08x", first->crc32);
     fputc('\n', out);
-    if (segment->header.payload_kind == SHM_SAMPLE && first->length >= sizeof(struct shm_sample)) {
-        struct shm_sample sample;
-        memcpy(&sample, report->first_payload, sizeof sample);
+    if (report->segment->header.payload_kind == SHM_SAMPLE && first->length >= sizeof *sample) {
         fprintf(out, "  sample       index %" PRIu64 "   time %.3f s   temperature %.2f C\n",
-                sample.index, sample.time_s, (double)sample.temperature);
+                sample->index, sample->time_s, (double)sample->temperature);
         fprintf(out, "  accel        %+.4f %+.4f %+.4f m/s^2   gyro %+.4f %+.4f %+.4f rad/s\n",
-                (double)sample.accel[0], (double)sample.accel[1], (double)sample.accel[2],
-                (double)sample.gyro[0], (double)sample.gyro[1], (double)sample.gyro[2]);
+                (double)sample->accel[0], (double)sample->accel[1], (double)sample->accel[2],
+                (double)sample->gyro[0], (double)sample->gyro[1], (double)sample->gyro[2]);
         return;
     }
     fputs("  payload      ", out);
     for (uint32_t i = 0; i < first->length && i < 24; i++)
-        fprintf(out, "%02x ", report->first_payload[i]);
+        fprintf(out, "%02x ", bytes[i]);
     fprintf(out, "%s\n", first->length > 24 ? "..." : "");
 }
 
@@ -173,9 +171,9 @@ static void print_latency(FILE *out, const struct report *report)
     print_bars(out, &report->seen);
 }
 
-void report_text(FILE *out, const struct report *report, const struct segment *segment,
-                 bool sending)
+void report_text(FILE *out, const struct report *report)
 {
+    const bool received = report->messages > 0 && !report->sending;
     const struct rusage *a = &report->begin_usage, *b = &report->end_usage;
     const double elapsed_s = (double)(report->end_ns - report->begin_ns) * 1e-9;
     const double user = cpu_seconds(a->ru_utime, b->ru_utime);
@@ -183,9 +181,9 @@ void report_text(FILE *out, const struct report *report, const struct segment *s
 
     if (report_on_terminal(out))
         fputs("\r\033[K", out); /* the live line */
-    if (report->messages > 0 && !sending)
-        print_first(out, report, segment);
-    heading(out, sending ? "sent" : "received");
+    if (received)
+        print_first(out, report);
+    heading(out, report->sending ? "sent" : "received");
     fprintf(out, "  messages     %" PRIu64 "   lost %" PRIu64 "   retries %" PRIu64 "   %s\n",
             report->messages, report->lost, report->retries, size_of((double)report->bytes).text);
     if (report->crc_errors || report->verify_errors)
@@ -193,7 +191,7 @@ void report_text(FILE *out, const struct report *report, const struct segment *s
                 report->crc_errors, report->verify_errors);
     fprintf(out, "  time         %.3f s   %.1f messages a second   %s a second\n", elapsed_s,
             rate_hz(report), size_of(elapsed_s > 0 ? (double)report->bytes / elapsed_s : 0).text);
-    if (!sending && report->messages > 0)
+    if (received)
         fprintf(out, "  first        %s after the claim\n",
                 duration((double)(report->first_seen_ns - report->begin_ns)).text);
     if (report->reattached)
@@ -205,7 +203,7 @@ void report_text(FILE *out, const struct report *report, const struct segment *s
             system_time, b->ru_minflt - a->ru_minflt, b->ru_nvcsw - a->ru_nvcsw,
             b->ru_nivcsw - a->ru_nivcsw);
     fprintf(out, "  host         %s\n", host_state_names[report->host]);
-    if (report->messages > 0 && !sending)
+    if (received)
         print_latency(out, report);
 }
 
@@ -223,8 +221,9 @@ static void json_latency(FILE *out, const char *key, const struct latency *laten
             latency_percentile(latency, 0.999), latency->max_ns, latency_mean(latency));
 }
 
-void report_json(FILE *out, const struct report *report, const struct segment *segment)
+void report_json(FILE *out, const struct report *report)
 {
+    const struct segment *segment = report->segment;
     const struct rusage *a = &report->begin_usage, *b = &report->end_usage;
     const double elapsed_s = (double)(report->end_ns - report->begin_ns) * 1e-9;
     const double user = cpu_seconds(a->ru_utime, b->ru_utime);

@@ -96,18 +96,9 @@ static void sleep_a_step(struct waiter *waiter)
     const struct timespec step = {.tv_nsec = (long)waiter->sleep_ns};
 
     nanosleep(&step, NULL);
-    if (waiter->sleep_ns < SLEEP_LONGEST)
-        waiter->sleep_ns =
-            2 * waiter->sleep_ns < SLEEP_LONGEST ? 2 * waiter->sleep_ns : SLEEP_LONGEST;
-}
-
-static bool spin(struct waiter *waiter)
-{
-    relax();
-    waiter->looks++;
-    if (waiter->looks % SPIN_YIELD == 0) /* or two that share a CPU never meet */
-        sched_yield();
-    return waiter->looks % SPIN_LOOKS == 0;
+    waiter->sleep_ns *= 2;
+    if (waiter->sleep_ns > SLEEP_LONGEST)
+        waiter->sleep_ns = SLEEP_LONGEST;
 }
 
 bool waiter_pause(struct waiter *waiter, uint64_t next)
@@ -117,12 +108,12 @@ bool waiter_pause(struct waiter *waiter, uint64_t next)
     if (mode == WAIT_ADAPTIVE && !waiter->one_cpu &&
         (waiter->since_ns == 0 || waiter->now_ns - waiter->since_ns < ADAPTIVE_NS))
         mode = WAIT_SPIN;
-    if (mode == WAIT_SPIN) {
-        if (!spin(waiter))
-            return false;
-    } else if (mode == WAIT_YIELD) {
-        sched_yield();
-        if (++waiter->looks % SPIN_LOOKS != 0)
+    if (mode == WAIT_SPIN || mode == WAIT_YIELD) {
+        relax();
+        waiter->looks++;
+        if (mode == WAIT_YIELD || waiter->looks % SPIN_YIELD == 0)
+            sched_yield(); /* now and then even who spins, or two on one CPU never meet */
+        if (waiter->looks % SPIN_LOOKS != 0)
             return false;
 #if WAITER_CAN_BLOCK
     } else if (waiter->sleep_on != NULL && next != 0) {

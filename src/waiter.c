@@ -9,10 +9,10 @@
 
 #if WAITER_CAN_BLOCK
 #include <sys/syscall.h>
+#endif
 /* <linux/futex.h> would have them, but a musl toolchain may come without the kernel's headers. */
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
-#endif
 
 #include "latency.h"
 
@@ -51,11 +51,18 @@ static void relax(void)
 #endif
 }
 
-#if WAITER_CAN_BLOCK
-/* FUTEX_WAIT compares 32 bits: the low half of head. */
-static uint32_t *low_half(_Atomic uint64_t *head)
+/* Waits while the low half of head is value, or wakes as many: a futex has 32 bits. Not
+ * FUTEX_PRIVATE: the other side is another process. */
+static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
+                  const struct timespec *longest)
 {
-    return (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+#if WAITER_CAN_BLOCK
+    uint32_t *low_half = (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+    return syscall(SYS_futex, low_half, operation, value, longest, NULL, 0);
+#else
+    (void)head, (void)operation, (void)value, (void)longest; /* sleep_on is always NULL */
+    return 0;
+#endif
 }
 
 static void waiter_block(struct waiter *waiter, uint64_t next)
@@ -71,24 +78,17 @@ static void waiter_block(struct waiter *waiter, uint64_t next)
     atomic_thread_fence(memory_order_seq_cst);
     const uint64_t head = atomic_load_explicit(&lane->head, memory_order_relaxed);
     if (head < next) {
-        /* Not FUTEX_PRIVATE: the waker is another process. */
-        const long result = syscall(SYS_futex, low_half(&lane->head), FUTEX_WAIT, (uint32_t)head,
-                                    &longest, NULL, 0);
+        const long result = futex(&lane->head, FUTEX_WAIT, (uint32_t)head, &longest);
         if (result != 0 && errno == ETIMEDOUT &&
             atomic_load_explicit(&lane->head, memory_order_relaxed) != head)
             waiter->missed_wakeups++;
     }
     atomic_store_explicit(&lane->waiting, 0, memory_order_relaxed);
 }
-#endif
 
 void waiter_wake(_Atomic uint64_t *head)
 {
-#if WAITER_CAN_BLOCK
-    syscall(SYS_futex, low_half(head), FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-#else
-    (void)head;
-#endif
+    futex(head, FUTEX_WAKE, INT_MAX, NULL);
 }
 
 static void sleep_a_step(struct waiter *waiter)
@@ -115,16 +115,13 @@ bool waiter_pause(struct waiter *waiter, uint64_t next)
             sched_yield(); /* now and then even who spins, or two on one CPU never meet */
         if (waiter->looks % SPIN_LOOKS != 0)
             return false;
-#if WAITER_CAN_BLOCK
     } else if (waiter->sleep_on != NULL && next != 0) {
         waiter_block(waiter, next);
-#endif
     } else {
         sleep_a_step(waiter);
     }
     waiter->now_ns = clock_now_ns();
     if (waiter->since_ns == 0)
         waiter->since_ns = waiter->now_ns;
-    (void)next;
     return true;
 }

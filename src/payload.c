@@ -1,6 +1,7 @@
 #include "payload.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,14 +64,6 @@ bool payload_matches(uint32_t kind, const struct lane_message *message)
     return true;
 }
 
-/* A number as JSON has it: neither NaN nor infinity. */
-static int json_number(char *out, size_t size, const char *before, double value)
-{
-    if (value - value != 0)
-        return snprintf(out, size, "%snull", before);
-    return snprintf(out, size, "%s%.12g", before, value);
-}
-
 static size_t base64(char *out, const unsigned char *in, size_t length)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -107,7 +100,10 @@ size_t payload_json(char *out, uint32_t kind, const struct lane_message *message
                                  (double)sample.gyro[2],  (double)sample.temperature};
         at += (size_t)snprintf(out + at, room - at, ", \"index\": %" PRIu64, sample.index);
         for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-            at += (size_t)json_number(out + at, room - at, before[i], values[i]);
+            if (isfinite(values[i]))
+                at += (size_t)snprintf(out + at, room - at, "%s%.12g", before[i], values[i]);
+            else /* JSON knows neither NaN nor infinity */
+                at += (size_t)snprintf(out + at, room - at, "%snull", before[i]);
     } else {
         at += (size_t)snprintf(out + at, room - at, ", \"payload\": \"");
         at += base64(out + at, message->payload, message->length);

@@ -708,7 +708,6 @@ static int open_file(struct client *c, const char *path, int flags, int standard
 int main(int argc, char **argv)
 {
     static struct client c; /* static: the histograms are large, and begin as zeros */
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 
     /* A closed standard descriptor must not become the segment's. */
@@ -727,12 +726,10 @@ int main(int argc, char **argv)
     pin(&c.options);
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction inherited;
-        sigaction(signals[i], &action, &inherited);
-        if (signals[i] == SIGHUP && inherited.sa_handler == SIG_IGN)
-            sigaction(SIGHUP, &inherited, NULL); /* nohup */
-    }
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) /* nohup: it stays ignored */
+        sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write, with a line of its own */
     segment_guard();
 

@@ -21,23 +21,25 @@ static void heading(FILE *out, const char *text)
     fprintf(out, colour ? "\n\033[1m%s\033[0m\n" : "\n%s\n", text);
 }
 
-/* Nanoseconds with a unit, three figures, in a static-free buffer of the caller. */
+/* Returned by value: several of them go into one line. */
 struct quantity {
     char text[24];
 };
 
-static struct quantity duration(double ns)
+/* Three figures and a unit. */
+static struct quantity duration(uint64_t ns)
 {
     static const char *const units[] = {"ns", "us", "ms", "s"};
     struct quantity result;
+    double value = (double)ns;
     unsigned unit = 0;
 
-    while (unit < 3 && ns >= 999.5) {
-        ns /= 1000;
+    while (unit < 3 && value >= 999.5) {
+        value /= 1000;
         unit++;
     }
-    const int decimals = unit == 0 || ns >= 99.95 ? 0 : ns >= 9.995 ? 1 : 2;
-    snprintf(result.text, sizeof result.text, "%.*f %s", decimals, ns, units[unit]);
+    const int decimals = unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+    snprintf(result.text, sizeof result.text, "%.*f %s", decimals, value, units[unit]);
     return result;
 }
 
@@ -65,10 +67,9 @@ void report_attached(FILE *out, const struct segment *segment)
             header->flags & SHM_FLAG_CRC ? ", each with a CRC-32" : "");
     fprintf(out, "  host         pid %" PRIu64 "   session %016" PRIx64 "\n", header->host_pid,
             header->session);
-    fprintf(
-        out, "  steps        open %s   stat %s   map %s   check %s\n",
-        duration((double)segment->step_ns.open).text, duration((double)segment->step_ns.stat).text,
-        duration((double)segment->step_ns.map).text, duration((double)segment->step_ns.check).text);
+    fprintf(out, "  steps        open %s   stat %s   map %s   check %s\n",
+            duration(segment->step_ns.open).text, duration(segment->step_ns.stat).text,
+            duration(segment->step_ns.map).text, duration(segment->step_ns.check).text);
     fflush(out);
 }
 
@@ -84,7 +85,7 @@ void report_live(FILE *out, const struct report *report, uint32_t length, uint64
 
     fprintf(out, "\r  %4.0f s  %" PRIu64 " messages  %.0f a second  %" PRIu64 " lost  p50 %s",
             (double)(now_ns - report->begin_ns) * 1e-9, report->messages, rate_hz(report),
-            report->lost, duration((double)latency_percentile(&report->seen, 0.5)).text);
+            report->lost, duration(latency_percentile(&report->seen, 0.5)).text);
     if (report->segment->header.payload_kind == SHM_SAMPLE && length >= sizeof *sample)
         fprintf(out, "  accel %+.2f %+.2f %+.2f", (double)sample->accel[0],
                 (double)sample->accel[1], (double)sample->accel[2]);
@@ -122,10 +123,10 @@ static void print_row(FILE *out, const char *name, const struct latency *latency
 {
     static const double fractions[] = {0.5, 0.9, 0.99, 0.999};
 
-    fprintf(out, "  %-16s %9s", name, duration((double)latency->min_ns).text);
+    fprintf(out, "  %-16s %9s", name, duration(latency->min_ns).text);
     for (size_t i = 0; i < sizeof fractions / sizeof fractions[0]; i++)
-        fprintf(out, " %9s", duration((double)latency_percentile(latency, fractions[i])).text);
-    fprintf(out, " %9s\n", duration((double)latency->max_ns).text);
+        fprintf(out, " %9s", duration(latency_percentile(latency, fractions[i])).text);
+    fprintf(out, " %9s\n", duration(latency->max_ns).text);
 }
 
 static void print_bars(FILE *out, const struct latency *latency)
@@ -140,7 +141,7 @@ static void print_bars(FILE *out, const struct latency *latency)
         const uint64_t low = 1ull << bit, count = latency_between(latency, low, 2 * low);
         if (2 * low <= latency->min_ns || low > latency->max_ns)
             continue;
-        fprintf(out, "  below %-10s %9" PRIu64 " ", duration(2 * (double)low).text, count);
+        fprintf(out, "  below %-10s %9" PRIu64 " ", duration(2 * low).text, count);
         for (uint64_t i = 0; i < (count * BAR_WIDTH + most - 1) / most; i++)
             fputc('#', out);
         fputc('\n', out);
@@ -193,7 +194,7 @@ void report_text(FILE *out, const struct report *report)
             rate_hz(report), size_of(elapsed_s > 0 ? (double)report->bytes / elapsed_s : 0).text);
     if (received)
         fprintf(out, "  first        %s after the claim\n",
-                duration((double)(report->first_seen_ns - report->begin_ns)).text);
+                duration(report->first_seen_ns - report->begin_ns).text);
     if (report->reattached)
         fprintf(out, "  reattached   %" PRIu64 " times\n", report->reattached);
     fprintf(out,
@@ -279,7 +280,7 @@ void report_peek(FILE *out, const struct segment *segment)
             header->flags & SHM_FLAG_CRC ? " (CRC-32)" : "", header->payload_kind, header->session);
     fprintf(out, "  host pid %" PRIu64 "%s   state %s   last heartbeat %s ago\n", header->host_pid,
             gone ? " (gone)" : "", state <= SHM_CLOSED ? states[state] : "?",
-            duration(age_ns > 0 ? (double)age_ns : 0).text);
+            duration(age_ns > 0 ? (uint64_t)age_ns : 0).text);
     for (int i = 0; i < 2; i++) {
         struct shm_lane *lane = (void *)((char *)segment->base + SHM_LANE_AT(i));
         const struct shm_lane owned = {

@@ -2,12 +2,17 @@
 
 #include <string.h>
 
-static enum shm_name_result check(enum shm_os os, const char *bare, size_t length, int had_slash)
+enum shm_name_result shm_name_normalise(enum shm_os os, const char *in, size_t length,
+                                        char out[SHM_NAME_SIZE])
 {
     const size_t limit = os == SHM_OS_MACOS ? SHM_NAME_MAX_MACOS : SHM_NAME_MAX_LINUX;
+    const size_t slash = length > 0 && in[0] == '/';
+    const char *bare = in + slash;
 
+    out[0] = '\0';
+    length -= slash;
     if (length == 0)
-        return had_slash ? SHM_NAME_ONLY_SLASH : SHM_NAME_EMPTY;
+        return slash ? SHM_NAME_ONLY_SLASH : SHM_NAME_EMPTY;
     for (size_t i = 0; i < length; i++) {
         const unsigned char c = (unsigned char)bare[i];
         if (c < 0x20 || c == 0x7f)
@@ -17,22 +22,12 @@ static enum shm_name_result check(enum shm_os os, const char *bare, size_t lengt
     }
     if (bare[0] == '.' && (length == 1 || (length == 2 && bare[1] == '.')))
         return SHM_NAME_DOTS;
-    return length + 1 > limit ? SHM_NAME_TOO_LONG : SHM_NAME_OK;
-}
-
-enum shm_name_result shm_name_normalise(enum shm_os os, const char *in, size_t length,
-                                        char out[SHM_NAME_SIZE])
-{
-    const size_t slash = length > 0 && in[0] == '/';
-    const enum shm_name_result result = check(os, in + slash, length - slash, slash != 0);
-
-    out[0] = '\0';
-    if (result == SHM_NAME_OK) {
-        out[0] = '/';
-        memcpy(out + 1, in + slash, length - slash);
-        out[1 + length - slash] = '\0';
-    }
-    return result;
+    if (length + 1 > limit)
+        return SHM_NAME_TOO_LONG;
+    out[0] = '/';
+    memcpy(out + 1, bare, length);
+    out[1 + length] = '\0';
+    return SHM_NAME_OK;
 }
 
 const char *shm_name_error(enum shm_name_result result)

@@ -520,7 +520,7 @@ static enum end receive(struct client *c)
     struct lane_message message;
     uint64_t fruitless = 0, since_ns = 0; /* looks without a message, and since when */
 
-    for (;;) {
+    while (!stop) {
         enum end end = GO_ON;
         enum lane_result result = lane_next(lane, &message);
         if (result == LANE_OK) {
@@ -540,14 +540,10 @@ static enum end receive(struct client *c)
                 lane_release(lane, &message);
                 if (r->messages == c->options.count)
                     return END_DONE;
-                if (!stop)
-                    continue;
+                continue;
             }
         }
-        if (stop)
-            return END_DONE;
-        /* Lapped, pending or dropped again and again: waiting has a time-out, this would have none.
-         */
+        /* Lapped, pending or dropped again and again: waiting has a time-out, so has this. */
         if (++fruitless % 64 == 0) {
             const uint64_t now = clock_now_ns();
             since_ns = fruitless == 64 ? now : since_ns;
@@ -575,6 +571,7 @@ static enum end receive(struct client *c)
         if (end != GO_ON)
             return end;
     }
+    return END_DONE;
 }
 
 /* An empty message ends the stream: nobody could tell a finished sender from a dead one else. */
@@ -586,7 +583,7 @@ static enum end send_source(struct client *c)
 
     while (length > 0) {
         unsigned char *payload;
-        enum end end = stop ? END_DONE : wait_until(c, lane_writable, &c->up, 0);
+        const enum end end = stop ? END_DONE : wait_until(c, lane_writable, &c->up, 0);
         if (end != GO_ON)
             return end;
         while (poll(&ready, 1, 50) <= 0) { /* a quiet source; meanwhile the host may go */

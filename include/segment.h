@@ -63,9 +63,6 @@ enum segment_result segment_check(struct segment *segment, const void *header, u
 /* @param now_ns  clock_now_ns(); call it at least every 100 ms while nothing comes */
 enum host_state segment_host(struct segment *segment, uint64_t now_ns);
 
-/* What a timestamp of the host says of the clocks: notes one that is more than 1 s ahead. */
-void segment_note_future(struct segment *segment, uint64_t timestamp_ns, uint64_t now_ns);
-
 /* Takes SIGBUS, once a process: pages that vanish under the map become zeros, and segment_host says
  * HOST_SHRUNK. */
 void segment_guard(void);

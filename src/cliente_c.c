@@ -501,8 +501,8 @@ static void record(struct client *c, const struct lane_message *message, uint64_
     /* A timestamp a few ns ahead of a clock read on another CPU is age 0. */
     latency_record(&r->seen, now > message->timestamp_ns ? now - message->timestamp_ns : 0);
     latency_record(&r->due, now > message->due_ns ? now - message->due_ns : 0);
-    if (message->timestamp_ns > now)
-        segment_note_future(&c->segment, message->timestamp_ns, now);
+    if (message->timestamp_ns > now && message->timestamp_ns - now > SHM_SILENCE_NS) /* not ours */
+        r->clock_gap_s = -(int64_t)((message->timestamp_ns - now) / 1000000000);
     if (now >= c->next_live_ns) {
         take_counts(c);
         report_live(c->text, r, message->length, now);

@@ -301,12 +301,6 @@ enum host_state segment_host(struct segment *segment, uint64_t now_ns)
     return host_is_gone(segment) ? HOST_DIED : HOST_STALLED;
 }
 
-void segment_note_future(struct segment *segment, uint64_t timestamp_ns, uint64_t now_ns)
-{
-    if (timestamp_ns > now_ns && timestamp_ns - now_ns > SHM_SILENCE_NS)
-        segment->clock_gap_s = -(int64_t)((timestamp_ns - now_ns) / 1000000000);
-}
-
 /* A truncated segment: put zeros where its pages were and set a flag. mmap is a bare system call,
  * safe in a handler; to return without new pages would only raise the signal again. */
 static void on_bus_error(int signal_number, siginfo_t *info, void *context)

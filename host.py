@@ -46,7 +46,7 @@ import time
 import zlib
 from collections import Counter
 from multiprocessing import resource_tracker, shared_memory
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 DONE, SYSTEM, USAGE, NO_CLIENT, REFUSED, DATA = 0, 1, 2, 3, 5, 6  # exit codes
 
@@ -145,7 +145,7 @@ class Latency:
     """Durations in constant memory: 128 steps an octave, as src/latency.c."""
 
     def __init__(self) -> None:
-        self.counts: Dict[int, int] = Counter()
+        self.counts: Counter = Counter()
         self.count = self.sum = self.max = 0
         self.min = 1 << 63
 
@@ -162,32 +162,23 @@ class Latency:
         for end in sorted(self.counts):
             seen += self.counts[end]
             if seen >= fraction * self.count - 1e-6:
-                return max(min(end - 1, self.max), self.min)
+                return min(end - 1, self.max)
         return 0
 
     def summary(self) -> Optional[dict]:
         if not self.count:
             return None
-        names = {"p50": .5, "p90": .9, "p99": .99, "p99_9": .999}
-        return {"min": self.min, **{name: self.percentile(f) for name, f in names.items()},
-                "max": self.max, "mean": round(self.sum / self.count, 1)}
-
-    def bars(self, width: int = 40) -> List[str]:
-        octaves: Dict[int, int] = Counter()
-        for end, count in self.counts.items():
-            octaves[(end - 1).bit_length()] += count
-        return ["  below %-10s %9d %s" % (duration(1 << bit), octaves[bit],
-                                          "#" * -(-octaves[bit] * width // max(octaves.values())))
-                for bit in range(min(octaves), max(octaves) + 1)]
+        return {"min": self.min, "p50": self.percentile(.5), "p90": self.percentile(.9),
+                "p99": self.percentile(.99), "p99_9": self.percentile(.999), "max": self.max,
+                "mean": round(self.sum / self.count, 1)}
 
 
 def duration(ns: float) -> str:
-    for unit in ("ns", "us", "ms", "s"):
-        if ns < 999.5 or unit == "s":
-            digits = 0 if unit == "ns" or ns >= 99.95 else 1 if ns >= 9.995 else 2
-            return "%.*f %s" % (digits, ns, unit)
-        ns /= 1000
-    return ""
+    unit = "ns"
+    for larger in ("us", "ms", "s"):
+        if ns >= 999.5:
+            ns, unit = ns / 1000, larger
+    return f"{ns:.3g} {unit}"
 
 
 # ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
@@ -982,30 +973,26 @@ class Host:
         elapsed = (self.end - self.begin) * 1e-9
         count = self.received if self.options.sink else self.published
         rate = count / elapsed if elapsed > 0 else 0.0
-        publish = self.publish_ns.summary()
+        publish, trip = self.publish_ns.summary(), self.round_trip.summary()
+        publish = publish and {key: publish[key] for key in ("mean", "p50", "p99")}
         if self.options.json:
-            publish = publish and {key: publish[key] for key in ("mean", "p50", "p99")}
             record = {"published": self.published, "received": self.received, "bytes": self.bytes,
                       "elapsed_s": round(elapsed, 6), "rate_hz": round(rate, 3),
                       "stalls": self.stalls, "dropped_clients": self.dropped,
                       "publish_ns": publish, "session": self.segment.session,
                       "clock": CLOCK_NAME, "missed_wakeups": self.up.missed_wakeups}
             if self.options.echo:
-                record.update(round_trip_ns=self.round_trip.summary(), echo_errors=self.echo_errors)
+                record.update(round_trip_ns=trip, echo_errors=self.echo_errors)
             return self.tell(json.dumps(record))
         verb = "received" if self.options.sink else "published"
         self.tell(("\r\033[K" if self.live else "") + f"host.py  {verb} {count} messages, "
                   f"{self.bytes} bytes in {elapsed:.3f} s: {rate:.1f} a second"
                   + (f"; waited for room {self.stalls} times" if self.stalls else "")
                   + (f"; dropped {self.dropped} clients" if self.dropped else ""))
-        if publish:
-            self.tell("  publish      mean %s   p50 %s   p99 %s" % tuple(
-                duration(publish[key]) for key in ("mean", "p50", "p99")))
-        trip = self.round_trip.summary()
-        if trip:
-            self.tell("  round trip   " + "   ".join(
-                f"{key.replace('_', '.')} {duration(value)}" for key, value in trip.items())
-                + f"   errors {self.echo_errors}\n\n" + "\n".join(self.round_trip.bars()))
+        for title, figures in (("publish", publish), ("round trip", trip)):
+            if figures:
+                self.tell(f"  {title:12} " + "   ".join(
+                    f"{key.replace('_', '.')} {duration(ns)}" for key, ns in figures.items()))
 
 
 def alive(pid: int) -> bool:

@@ -99,12 +99,16 @@ class Sample(ctypes.Structure):
 STATE_AT, BEAT_AT = BLOCK // 4, (BLOCK + Status.heartbeat_ns.offset) // 8
 HEARTBEAT_NS, SILENCE_NS = 50_000_000, 1_000_000_000  # twice as often as promised
 LITTLE = sys.byteorder == "little"
-HIGH = 32 if LITTLE else 0  # where the second of two u32 stands in the u64 that holds both
 
 
 def pair(first: int, second: int) -> int:
     """Two neighbouring u32 fields as the one u64 that is stored."""
     return first | second << 32 if LITTLE else first << 32 | second
+
+
+def split(word: int) -> Tuple[int, int]:
+    """What pair() has made one of."""
+    return (word & 0xffffffff, word >> 32) if LITTLE else (word >> 32, word & 0xffffffff)
 
 
 # ---- name: the same rule as src/shm_name.c -----------------------------------------------------
@@ -242,9 +246,7 @@ class Lane:
 
     def consumer(self) -> Tuple[int, int]:
         """(pid, flags) of the consumer; (0, 0): nobody."""
-        owner = self.words[self.owner]
-        low, high = owner & 0xffffffff, owner >> 32
-        return (low, high) if LITTLE else (high, low)
+        return split(self.words[self.owner])
 
     def wake(self, now: int) -> None:
         """SYNC wake: pairs with "sleep" (src/waiter.c). Either we see that the consumer waits, or
@@ -317,14 +319,14 @@ class Lane:
             release(); acquire()             # SYNC A: pairs with F2; seq and payload come after it
             if words[slot] != 2 * n:         # SYNC seq load
                 return None
-            length, crc_wanted = self.split(words[slot + 3])
+            length, crc_wanted = split(words[slot + 3])
             if length > capacity:
                 raise Failure(REFUSED, f"the client wrote an impossible length, {length} bytes")
             at = (slot << 3) + SLOT_HEAD
             return memory[at:at + length]
 
         def confirm(payload: memoryview) -> bool:
-            good = not crc_on or crc32(payload, n) == crc_wanted
+            good = not crc_on or zlib.crc32(payload, n & 0xffffffff) == crc_wanted
             release(); acquire()             # SYNC R4: pairs with F1; and releases "cursor store"
             return words[slot] == 2 * n and good  # SYNC seq again
 
@@ -336,10 +338,6 @@ class Lane:
 
         return take, confirm, done
 
-    @staticmethod
-    def split(word: int) -> Tuple[int, int]:
-        return (word & 0xffffffff, word >> 32) if LITTLE else (word >> 32, word & 0xffffffff)
-
     def sleep(self, next_n: int) -> None:
         """Blocks until message next_n is published, 100 ms at most."""
         release, acquire = self.fence
@@ -349,10 +347,6 @@ class Lane:
         if head < next_n and futex(self.futex_at, FUTEX_WAIT, head, 0.1) == -errno.ETIMEDOUT:
             self.missed_wakeups += self.words[self.head] != head
         self.ints[self.waiting] = 0
-
-
-def crc32(payload, n: int) -> int:
-    return zlib.crc32(payload, n & 0xffffffff)
 
 
 # ---- segment -----------------------------------------------------------------------------------
@@ -594,7 +588,7 @@ def with_crc(segment: Segment, fill: Callable[[int, int], int]) -> Callable[[int
 
     def fill_and_sum(at: int, n: int) -> int:
         length = fill(at, n)
-        return pair(length, crc32(memory[at:at + length], n))
+        return pair(length, zlib.crc32(memory[at:at + length], n & 0xffffffff))
 
     return fill_and_sum if segment.crc else fill
 
@@ -827,7 +821,7 @@ class Host:
         def given_up(now: int) -> bool:
             """The client that was asked has left, or does not answer."""
             if now - sent <= self.stall_ns:
-                return (words[owner] ^ asked) & ~(ATTACHED << HIGH) != 0  # set while it claims
+                return (words[owner] ^ asked) & ~pair(0, ATTACHED) != 0  # set while it claims
             if asked == before:  # else it may have come just after the message: not its fault
                 self.drop(*self.down.consumer(),
                           f"did not answer for {self.options.stall_timeout:g} s", True)
@@ -1089,10 +1083,10 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add("--quiet", action="store_true")
     add("-- COMMAND", dest="command", nargs="?", help="start COMMAND once the segment is live, end "
                                                       "with it, exit with its status")
-    split = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:split])
-    options.command = arguments[split + 1:]
-    if split < len(arguments) and not options.command:
+    dashes = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:dashes])
+    options.command = arguments[dashes + 1:]
+    if dashes < len(arguments) and not options.command:
         parser.error("--: COMMAND is missing")
     if bool(options.input) + options.echo + bool(options.sink) > 1:
         parser.error("--input, --echo, --sink: only one of them")

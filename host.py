@@ -375,9 +375,7 @@ class Segment:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         self.memory = memoryview(self.shm.buf)
-        pinned = ctypes.c_char.from_buffer(self.memory)
-        self.address = ctypes.addressof(pinned)  # of the mapping; valid until close()
-        del pinned
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))  # until unmap()
         self.ints = self.memory.cast("I")
         self.words = self.memory.cast("Q")
         if sys.implementation.name != "cpython":  # PyPy's memoryview stores byte by byte
@@ -539,12 +537,9 @@ class Segment:
 
     def unmap(self) -> None:
         """Only when nobody holds a view any more: they all go first, or close() raises."""
-        for lane in self.lanes:
-            lane.words = lane.ints = None
         for view in (self.words, self.ints, self.memory):
             if isinstance(view, memoryview):
                 view.release()
-        del self.words, self.ints, self.memory
         self.shm.close()
 
 

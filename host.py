@@ -187,25 +187,21 @@ def duration(ns: float) -> str:
 
 # ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
 
-FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(platform.machine())
-if not sys.platform.startswith("linux"):
-    FUTEX_CALL = None
+LINUX = sys.platform.startswith("linux")
+FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(
+    platform.machine() if LINUX else "")
 FUTEX_WAIT, FUTEX_WAKE, PR_SET_TIMERSLACK = 0, 1, 29
 WAKE_AGAIN_NS = 1_000_000
+LONGEST_WAIT = (ctypes.c_long * 2)(0, 100_000_000)  # a struct timespec
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Timespec(ctypes.Structure):
-    _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
-
-
-def futex(address: int, operation: int, value: int, timeout_s: float = 0) -> int:
-    """0, or -errno. The address is that of the low half of a head."""
-    timeout = Timespec(int(timeout_s), int(timeout_s % 1 * 1e9))
+def futex(address: int, operation: int, value: int) -> int:
+    """0, or errno. The address is that of the low half of a head."""
     result = libc.syscall(ctypes.c_long(FUTEX_CALL), ctypes.c_void_p(address),
                           ctypes.c_int(operation), ctypes.c_uint32(value & 0xffffffff),
-                          ctypes.byref(timeout) if timeout_s else None, None, 0)
-    return 0 if result >= 0 else -ctypes.get_errno()
+                          LONGEST_WAIT, None, 0)
+    return 0 if result >= 0 else ctypes.get_errno()
 
 
 # ---- lane: both verbs --------------------------------------------------------------------------
@@ -344,7 +340,7 @@ class Lane:
         self.ints[self.waiting] = 1
         release(); acquire()                 # SYNC sleep: pairs with "wake" (src/lane.c)
         head = self.words[self.head]
-        if head < next_n and futex(self.futex_at, FUTEX_WAIT, head, 0.1) == -errno.ETIMEDOUT:
+        if head < next_n and futex(self.futex_at, FUTEX_WAIT, head) == errno.ETIMEDOUT:
             self.missed_wakeups += self.words[self.head] != head
         self.ints[self.waiting] = 0
 
@@ -359,7 +355,7 @@ class Segment:
         self.name, self.capacity, self.slot_count, self.crc = name, size, slots, crc
         self.slot_stride = -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
         self.total = HEADER_SIZE + 2 * slots * self.slot_stride
-        self.path = "/dev/shm" + name if sys.platform.startswith("linux") else ""
+        self.path = "/dev/shm" + name if LINUX else ""
         self.session = int.from_bytes(os.urandom(8), "little") or 1
         self.name_is_gone = False
         self.lock_path, self.lock = self.take_lock()
@@ -1116,7 +1112,7 @@ def main(arguments: List[str]) -> int:
         host.say("the memory order of this program is not proved on this machine "
                  f"({platform.machine()}): --crc is on")
         options.crc = True
-    if sys.platform.startswith("linux"):
+    if LINUX:
         libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer
     try:
         return host.run()

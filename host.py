@@ -45,6 +45,7 @@ import threading
 import time
 import zlib
 from collections import Counter
+from contextlib import suppress
 from multiprocessing import resource_tracker, shared_memory
 from typing import Callable, List, Optional, Tuple
 
@@ -391,28 +392,21 @@ class Segment:
             path = os.path.join(tempfile.gettempdir(), f"shmprueba-{os.getuid()}-{digest}.lock")
             while True:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # A holder that ends removes the file: the lock must be on the one that is there.
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A holder that ends removes the file: the lock must be on the one that is there.
+                with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(fd), os.stat(path)):
                         return path, fd
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    os.close(fd)
-                    if error.errno not in (errno.EAGAIN, errno.EACCES):
-                        raise
-                    raise Failure(NO_CLIENT, "another host of this name is running (it holds "
-                                             f"{path}); end it, or choose another --name")
                 os.close(fd)
+        except BlockingIOError:
+            raise Failure(NO_CLIENT, f"another host of this name is running (it holds {path}); "
+                                     "end it, or choose another --name")
         except OSError as error:
             raise Failure(SYSTEM, f"lock file: {error}; set TMPDIR to a folder you can write to")
 
     def drop_lock(self) -> None:
-        try:
+        with suppress(OSError):  # somebody has swept the temp folder
             os.unlink(self.lock_path)
-        except OSError:
-            pass  # somebody has swept the temp folder
         os.close(self.lock)
 
     def clear_stale(self, say: Callable[[str], None]) -> None:

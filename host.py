@@ -414,10 +414,8 @@ class Segment:
         if self.path:
             try:
                 found = os.lstat(self.path)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                raise Failure(SYSTEM, f"{self.path}: {error.strerror}; is /dev/shm mounted?")
+            except OSError:
+                return  # nothing there; if it is worse, create() will say so
             if not stat.S_ISREG(found.st_mode):
                 raise Failure(REFUSED, f"refused: {self.path} is not a shared memory object; "
                                        "remove it, or choose another --name")
@@ -435,20 +433,18 @@ class Segment:
             raise Failure(REFUSED, f"refused: something else has this name ({error}); "
                                    "choose another --name")
         try:
-            head = bytes(old.buf[:2 * BLOCK])
-            pid = Header.from_buffer_copy(head).host_pid if len(head) >= BLOCK else 0
-            if len(head) < 2 * BLOCK or head[:8] not in (MAGIC, bytes(8)):
+            if len(old.buf) < 2 * BLOCK or bytes(old.buf[:8]) not in (MAGIC, bytes(8)):
                 raise Failure(REFUSED, "refused: the segment of this name was not made by host.py; "
                                        "choose another --name")
+            pid = Header.from_buffer_copy(old.buf).host_pid
+            beat = Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns
             begin = now = clock()
-            first = beat = int.from_bytes(head[BEAT_AT * 8:][:8], sys.byteorder)
             # A heartbeat of the last second may be a live host's whose temp folder is not ours:
             # watch until it has moved, or is old.
             while abs(now - beat) < SILENCE_NS or now - begin < 300_000_000:
                 time.sleep(0.01)
                 now = clock()
-                beat = int.from_bytes(old.buf[BEAT_AT * 8:BEAT_AT * 8 + 8], sys.byteorder)
-                if beat != first:
+                if Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns != beat:
                     raise Failure(NO_CLIENT, f"another host (pid {pid}) is running under this name; "
                                              "end it, or choose another --name")
         except Failure:

@@ -448,17 +448,16 @@ class Segment:
                     raise Failure(NO_CLIENT, f"another host (pid {pid}) is running under this name; "
                                              "end it, or choose another --name")
         except Failure:
-            self.forget(self.name)  # attaching put it on the tracker's list
+            self.forget()  # attaching put it on the tracker's list
             raise
         finally:
             old.close()
         old.unlink()
         say(f"a stale segment was in the way (its host, pid {pid}, is gone): replaced")
 
-    @staticmethod
-    def forget(name: str) -> None:
-        """Takes a name off the resource tracker's list without unlinking it."""
-        resource_tracker.unregister(name, "shared_memory")
+    def forget(self) -> None:
+        """Takes the name off the resource tracker's list without unlinking it."""
+        resource_tracker.unregister(self.name, "shared_memory")
 
     def create(self) -> None:
         try:
@@ -470,16 +469,12 @@ class Segment:
             raise Failure(SYSTEM, f"shm_open of {self.total} bytes: {error.strerror}"
                           + ("; is /dev/shm mounted?" if error.errno == errno.ENOENT else ""))
         if not self.path:
-            self.inode = 0
             return
         try:
             # SharedMemory only sets the size; a full /dev/shm would be SIGBUS at some later store.
-            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                self.inode = os.fstat(fd).st_ino
-                os.posix_fallocate(fd, 0, self.total)
-            finally:
-                os.close(fd)
+            with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as segment:
+                self.inode = os.fstat(segment.fileno()).st_ino
+                os.posix_fallocate(segment.fileno(), 0, self.total)
         except OSError as error:
             self.shm.close()
             self.shm.unlink()
@@ -490,11 +485,8 @@ class Segment:
                                   f"{room.f_bavail * room.f_frsize} free; use fewer --slots or a "
                                   "smaller --size (in a container: --shm-size)")
 
-    def beat(self, now: int) -> None:
-        self.words[BEAT_AT] = now
-
     def go_live(self) -> None:
-        self.beat(clock())
+        self.words[BEAT_AT] = clock()
         release, acquire = self.lanes[DOWN].fence
         release(); acquire()  # the header before the state that says it is there
         self.ints[STATE_AT] = LIVE
@@ -518,7 +510,7 @@ class Segment:
         if self.still_named():
             self.shm.unlink()
         else:
-            self.forget(self.name)
+            self.forget()
         self.drop_lock()
 
     def unmap(self) -> None:
@@ -611,7 +603,7 @@ class Host:
             return
         self.next_care = now + HEARTBEAT_NS
         segment, down = self.segment, self.down
-        segment.beat(now)
+        segment.words[BEAT_AT] = now
         if Stop.signal or (self.child and self.child.poll() is not None):
             raise Ended
         pid, flags = down.consumer()

@@ -358,7 +358,6 @@ class Segment:
         self.total = HEADER_SIZE + 2 * slots * self.slot_stride
         self.path = "/dev/shm" + name if LINUX else ""
         self.session = int.from_bytes(os.urandom(8), "little") or 1
-        self.name_is_gone = False
         self.lock_path, self.lock = self.take_lock()
         # The resource tracker is started in here and inherits the mask: a hang-up of the terminal
         # must not end it before us, or it would complain. It ignores SIGINT and SIGTERM by itself.
@@ -493,12 +492,10 @@ class Segment:
 
     def still_named(self) -> bool:
         """Is our object still the one under our name? (Linux; elsewhere nobody can tell.)"""
-        if self.path and not self.name_is_gone:
-            try:
-                self.name_is_gone = os.stat(self.path).st_ino != self.inode
-            except OSError:
-                self.name_is_gone = True
-        return not self.name_is_gone
+        try:
+            return not self.path or os.stat(self.path).st_ino == self.inode
+        except OSError:
+            return False
 
     def end(self) -> None:
         """CLOSED, unlink, unmap. Clients that are attached go on reading what is there."""
@@ -579,7 +576,7 @@ class Host:
                      and not options.quiet and not options.json and not options.command)
         self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
         self.received = self.client = self.next_care = self.next_line = 0
-        self.had_client = self.client_died = False
+        self.had_client = self.client_died = self.name_is_gone = False
         self.publish_ns, self.round_trip = Latency(), Latency()
 
     # -- words
@@ -615,7 +612,8 @@ class Host:
         self.had_client = self.had_client or bool(flags & ATTACHED)
         if now >= self.next_line:
             self.next_line = now + 1_000_000_000
-            if not segment.name_is_gone and not segment.still_named():
+            if not self.name_is_gone and not segment.still_named():
+                self.name_is_gone = True
                 self.say("its name is gone: another process unlinked it (a Python that attached with "
                          "SharedMemory does so when it ends: there track=False, or before 3.13 "
                          "resource_tracker.unregister); attached clients go on, new ones find no host")

@@ -697,22 +697,19 @@ class Host:
         start, period = self.schedule()
         n = due = 0
         burst = 1
-        try:
-            while n < total:
-                if period:
-                    due = start + int(n * period)
-                    self.sleep_until(due)
-                stalls, begin, last = self.stalls, clock(), min(n + burst, total)
-                publish(fill, due, last)
-                n, end = last, clock()
-                # Waiting for a client is not the price of publishing.
-                if burst == 1 and stalls == self.stalls:
-                    self.publish_ns.record(end - begin)
-                self.care(end)
-                if not period:  # flat out: time one, then a millisecond without a look at the clock
-                    burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (end - begin + 1)))
-        finally:
-            self.bytes = self.segment.words[self.down.head] * self.segment.capacity
+        while n < total:
+            if period:
+                due = start + int(n * period)
+                self.sleep_until(due)
+            stalls, begin, last = self.stalls, clock(), min(n + burst, total)
+            publish(fill, due, last)
+            n, end = last, clock()
+            # Waiting for a client is not the price of publishing.
+            if burst == 1 and stalls == self.stalls:
+                self.publish_ns.record(end - begin)
+            self.care(end)
+            if not period:  # flat out: time one, then a millisecond without a look at the clock
+                burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (end - begin + 1)))
 
     def publish_input(self) -> None:
         """Each message is what one read returned, read straight into its slot."""
@@ -813,7 +810,6 @@ class Host:
             reply = self.await_up(take, given_up)
             end = clock()
             self.publish_ns.record(published - begin)
-            self.bytes += size
             if reply is None:
                 self.say("the client is gone; waiting for the next")
                 self.wait_for_client(CLIENT_TIMEOUT_S)
@@ -900,6 +896,8 @@ class Host:
         finally:  # whatever happened: no segment without a host
             self.end = clock()
             self.published = self.segment.words[self.down.head]
+            if not options.input and not options.sink:
+                self.bytes = self.published * options.size
             self.segment.end()
             status = self.end_child()
         self.segment.unmap()

@@ -665,14 +665,6 @@ class Host:
             if now - moved > self.stall_ns:
                 self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
 
-    def sleep_until(self, due: int) -> None:
-        while True:
-            now = clock()
-            self.care(now)
-            if now >= due:
-                return
-            time.sleep(min(due - now, HEARTBEAT_NS) * 1e-9)
-
     def wait_for_client(self, timeout_s: float = 0) -> None:
         """0: until one comes, or a signal."""
         begin = clock()
@@ -685,22 +677,31 @@ class Host:
 
     # -- publish
 
-    def schedule(self) -> Tuple[int, float]:
-        """(first due time, period), nanoseconds; (0, 0): no pause."""
-        rate = self.options.rate
-        return (clock(), 1e9 / rate) if rate else (0, 0.0)
+    def schedule(self) -> Callable[[int], int]:
+        """wait(n): sleeps until the message behind the n-th is due, n / rate after this moment,
+        however late the others were; returns that time. With no rate: 0, at once."""
+        start, rate = clock(), self.options.rate
+
+        def wait(n: int) -> int:
+            if not rate:
+                return 0
+            due = start + int(n * (1e9 / rate))
+            while True:
+                now = clock()
+                self.care(now)
+                if now >= due:
+                    return due
+                time.sleep(min(due - now, HEARTBEAT_NS) * 1e-9)
+
+        return wait
 
     def publish(self) -> None:
-        """The generator: message n is due at start + n / rate, however late the one before was."""
+        """The generator."""
         publish, fill = self.down.writer(self.make_room), make_filler(self.segment)
-        total = self.options.count or 1 << 62
-        start, period = self.schedule()
-        n = due = 0
-        burst = 1
+        wait, total = self.schedule(), self.options.count
+        n, burst = 0, 1
         while n < total:
-            if period:
-                due = start + int(n * period)
-                self.sleep_until(due)
+            due = wait(n)
             stalls, begin, last = self.stalls, clock(), min(n + burst, total)
             publish(fill, due, last)
             n, end = last, clock()
@@ -708,7 +709,7 @@ class Host:
             if burst == 1 and stalls == self.stalls:
                 self.publish_ns.record(end - begin)
             self.care(end)
-            if not period:  # flat out: time one, then a millisecond without a look at the clock
+            if not due:  # flat out: time one, then a millisecond without a look at the clock
                 burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (end - begin + 1)))
 
     def publish_input(self) -> None:
@@ -716,8 +717,7 @@ class Host:
         options, memory, size = self.options, self.segment.memory, self.segment.capacity
         publish, source = self.down.writer(self.make_room), self.input
         regular = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
-        start, period = self.schedule()
-        n = due = 0
+        wait, n = self.schedule(), 0
 
         def read(at: int, _n: int) -> int:
             try:
@@ -730,10 +730,8 @@ class Host:
             return length
 
         fill = with_crc(self.segment, read)
-        while not options.count or n < options.count:
-            if period:
-                due = start + int(n * period)
-                self.sleep_until(due)
+        while n < options.count:
+            due = wait(n)
             while not regular and not select.select([source], [], [], 0.05)[0]:
                 self.care(clock())  # a quiet source must not stop the heartbeat
             try:
@@ -776,10 +774,9 @@ class Host:
         publish, generate = self.down.writer(self.make_room), make_filler(self.segment)
         take, confirm, done = self.up.reader()
         memory, size = self.segment.memory, self.segment.capacity
-        start, period = self.schedule()
         release, acquire = self.down.fence
         words, owner = self.segment.words, self.down.owner
-        n = due = sent = asked = before = payload = 0
+        wait, sent, asked, before, payload = self.schedule(), 0, 0, 0, 0
 
         def fill(at: int, n: int) -> int:
             nonlocal before, payload
@@ -795,11 +792,8 @@ class Host:
                           f"did not answer for {self.options.stall_timeout:g} s", True)
             return True
 
-        while not self.options.count or n < self.options.count:
-            if period:
-                due = start + int(n * period)
-                self.sleep_until(due)
-            n += 1
+        for n in range(self.options.count):
+            due = wait(n)
             begin = clock()
             sent = publish(fill, due)
             published = clock()
@@ -826,7 +820,7 @@ class Host:
         """--sink: the payloads of the up lane, straight from the slot to the file."""
         take, confirm, done = self.up.reader()
         regular = stat.S_ISREG(os.fstat(self.sink).st_mode)
-        while not self.options.count or self.received < self.options.count:
+        while self.received < self.options.count:
             payload = self.await_up(take, lambda now: self.had_client and not self.client)
             if payload is None:
                 if self.client_died:
@@ -1061,6 +1055,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
         parser.error("--input, --echo, --sink: only one of them")
     if options.json and options.sink == "-":
         parser.error("--json: standard output is taken by --sink -")
+    options.count = options.count or 1 << 62  # 0: until Ctrl-C
     if options.rate is None:
         options.rate = 0.0 if options.input else 1000.0
     if options.wait == "block" and FUTEX_CALL is None:

@@ -47,7 +47,7 @@ import zlib
 from collections import Counter
 from contextlib import suppress
 from multiprocessing import resource_tracker, shared_memory
-from typing import Callable, List, Optional, Tuple
+from typing import BinaryIO, Callable, List, Optional, Tuple
 
 DONE, SYSTEM, USAGE, NO_CLIENT, REFUSED, DATA = 0, 1, 2, 3, 5, 6  # exit codes
 
@@ -715,8 +715,7 @@ class Host:
     def publish_input(self) -> None:
         """Each message is what one read returned, read straight into its slot."""
         options, memory, size = self.options, self.segment.memory, self.segment.capacity
-        publish, source = self.down.writer(self.make_room), self.input
-        regular = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+        publish, source = self.down.writer(self.make_room), self.file
         wait, n = self.schedule(), 0
 
         def read(at: int, _n: int) -> int:
@@ -732,7 +731,7 @@ class Host:
         fill = with_crc(self.segment, read)
         while n < options.count:
             due = wait(n)
-            while not regular and not select.select([source], [], [], 0.05)[0]:
+            while not self.regular and not select.select([source], [], [], 0.05)[0]:
                 self.care(clock())  # a quiet source must not stop the heartbeat
             try:
                 self.care(publish(fill, due))
@@ -819,7 +818,6 @@ class Host:
     def receive(self) -> None:
         """--sink: the payloads of the up lane, straight from the slot to the file."""
         take, confirm, done = self.up.reader()
-        regular = stat.S_ISREG(os.fstat(self.sink).st_mode)
         while self.received < self.options.count:
             payload = self.await_up(take, lambda now: self.had_client and not self.client)
             if payload is None:
@@ -830,7 +828,7 @@ class Host:
             if not payload:  # an empty message ends the stream
                 done()
                 return
-            self.write(payload, regular)
+            self.write(payload)
             if not confirm(payload):
                 raise Failure(DATA, "a message changed while it was read, or failed its CRC: "
                                     f"{self.options.sink} is damaged")
@@ -839,15 +837,13 @@ class Host:
             done()
             self.care(clock())
 
-    def write(self, payload: memoryview, regular: bool) -> None:
-        at = 0
+    def write(self, payload: memoryview) -> None:
+        at, step = 0, len(payload) if self.regular else select.PIPE_BUF
         try:
             while at < len(payload):
-                if not regular:  # a reader that pauses must not stop the heartbeat
-                    while not select.select([], [self.sink], [], 0.05)[1]:
-                        self.care(clock())
-                at += os.write(self.sink, payload[at:] if regular
-                               else payload[at:at + select.PIPE_BUF])
+                while not self.regular and not select.select([], [self.file], [], 0.05)[1]:
+                    self.care(clock())  # a reader that pauses must not stop the heartbeat
+                at += os.write(self.file.fileno(), payload[at:at + step])
         except OSError as error:
             raise Failure(SYSTEM, f"write {self.options.sink}: {error.strerror}")
 
@@ -856,9 +852,10 @@ class Host:
     def run(self) -> int:
         options = self.options
         if options.input:
-            self.input = open_file(options.input, os.O_RDONLY, 0)
+            self.file, self.regular = open_file(options.input, os.O_RDONLY, 0)
         if options.sink:
-            self.sink = open_file(options.sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 1).fileno()
+            self.file, self.regular = open_file(
+                options.sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 1)
         if self.out is None and not options.quiet:
             raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
         kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
@@ -966,15 +963,14 @@ def alive(pid: int) -> bool:
         return True
 
 
-def open_file(path: str, flags: int, standard: int):
-    """Unbuffered; one line and exit 1 where it cannot be had."""
+def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
+    """(unbuffered file, is it a regular one?): only those never make us wait."""
     try:
-        if path != "-" and os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         fd = standard if path == "-" else os.open(path, flags, 0o666)
-        return open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False)
+        file = open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False)
     except OSError as error:
         raise Failure(SYSTEM, f"open {path}: {error.strerror}")
+    return file, stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 # ---- command line ------------------------------------------------------------------------------

@@ -805,7 +805,7 @@ class Host:
             self.publish_ns.record(published - begin)
             if reply is None:
                 self.say("the client is gone; waiting for the next")
-                self.wait_for_client(CLIENT_TIMEOUT_S)
+                self.wait_for_client(5)  # as long as cliente_c waits by default
                 continue
             self.round_trip.record(end - begin)
             same = reply == memory[payload:payload + size]
@@ -1000,16 +1000,6 @@ def real(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def slot_number(text: str) -> int:
-    value = whole(2, 65536)(text)
-    if value & value - 1:
-        raise argparse.ArgumentTypeError(f"{text}: not a power of two")
-    return value
-
-
-CLIENT_TIMEOUT_S = 5.0  # as cliente_c --timeout
-
-
 def parse_options(arguments: List[str]) -> argparse.Namespace:
     parser = Parser(prog="host.py", allow_abbrev=False, usage="host.py [options] [-- COMMAND ARG...]",
                     description="Creates a shared memory segment and publishes into it; "
@@ -1020,7 +1010,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add("--rate", type=real(0, 1e9), metavar="HZ", help="messages a second, absolute schedule; "
                                                         "0: no pause (1000)")
     add("--size", type=whole(1, 1 << 30), default=64, metavar="BYTES", help="payload bytes (64)")
-    add("--slots", type=slot_number, default=1024, metavar="N",
+    add("--slots", type=whole(2, 65536), default=1024, metavar="N",
         help="messages a lane holds, power of two (1024)")
     add("--count", type=whole(0, 1 << 62), default=0, metavar="N",
         help="stop after N messages; 0: until Ctrl-C (0)")
@@ -1047,6 +1037,8 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     options.command = arguments[dashes + 1:]
     if dashes < len(arguments) and not options.command:
         parser.error("--: COMMAND is missing")
+    if options.slots & options.slots - 1:
+        parser.error(f"argument --slots: {options.slots}: not a power of two")
     if bool(options.input) + options.echo + bool(options.sink) > 1:
         parser.error("--input, --echo, --sink: only one of them")
     if options.json and options.sink == "-":

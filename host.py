@@ -745,24 +745,20 @@ class Host:
 
     def await_up(self, take: Callable, given_up: Callable[[int], bool]) -> Optional[memoryview]:
         """The next payload on the up lane; None where given_up(now) and nothing is left."""
-        mode, up, looks, step = self.options.wait, self.up, 0, 50e-6
-        spins = range(64 if mode == "spin" else 1)
+        mode, up, step = self.options.wait, self.up, 50e-6
+        looks = range(4096 if mode == "spin" else 1)  # of 0.1 us each
         while True:
-            for _ in spins:
+            for _ in looks:
                 payload = take()
                 if payload is not None:
                     return payload
-            looks += 1
-            if mode == "spin":
-                if looks % 64 == 0:  # or two that share a CPU never meet
-                    os.sched_yield()
-            elif mode == "yield":
-                os.sched_yield()
-            elif mode == "sleep":
+            if mode == "sleep":
                 time.sleep(step)
                 step = min(2 * step, 1e-3)
-            else:
+            elif mode == "block":
                 up.sleep(up.words[up.cursor] + 1)
+            else:  # "spin", too, now and then: or two that share a CPU never meet
+                os.sched_yield()
             now = clock()
             self.care(now)
             if given_up(now):

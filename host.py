@@ -575,8 +575,9 @@ class Host:
         self.live = (self.out is not None and self.out.isatty() and os.environ.get("TERM") != "dumb"
                      and not options.quiet and not options.json and not options.command)
         self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
-        self.received = self.client = self.next_care = self.next_line = 0
-        self.had_client = self.client_died = self.name_is_gone = False
+        self.received = self.next_care = self.next_line = 0
+        self.client: Optional[int] = None  # its pid; None: none came yet; 0: it has left
+        self.client_died = self.name_is_gone = False
         self.publish_ns, self.round_trip = Latency(), Latency()
 
     # -- words
@@ -608,8 +609,8 @@ class Host:
             self.drop(pid, flags, "is gone")
             self.client_died = True
             pid = 0
-        self.client = pid
-        self.had_client = self.had_client or bool(flags & ATTACHED)
+        if flags & ATTACHED or self.client is not None:
+            self.client = pid
         if now >= self.next_line:
             self.next_line = now + 1_000_000_000
             if not self.name_is_gone and not segment.still_named():
@@ -815,7 +816,7 @@ class Host:
         """--sink: the payloads of the up lane, straight from the slot to the file."""
         take, confirm, done = self.up.reader()
         while self.received < self.options.count:
-            payload = self.await_up(take, lambda now: self.had_client and not self.client)
+            payload = self.await_up(take, lambda now: self.client == 0)
             if payload is None:
                 if self.client_died:
                     raise Failure(DATA, "the client died before the end of its stream: "

@@ -528,7 +528,7 @@ def make_filler(segment: Segment) -> Callable[[int, int], int]:
     """fill(at, n) of Lane.writer: the generated payload of message n. The formulas are those of
     src/payload.c, in exact binary fractions."""
     memory, size, head = segment.memory, segment.capacity, ctypes.sizeof(Sample)
-    pattern = memoryview(bytes(i % 251 for i in range(251)) * (size // 251 + 2))
+    pattern = memoryview(bytes(range(251)) * (size // 251 + 2))
     pack_sample = struct.Struct("=Qd48s").pack_into
 
     def swing(n: int) -> float:  # a sine made of two parabolas
@@ -622,12 +622,12 @@ class Host:
                 self.line(now, pid)
 
     def line(self, now: int, pid: int) -> None:
-        count = self.received if self.options.sink else self.segment.words[self.down.head]
-        seconds = (now - self.begin) * 1e-9 if self.begin else 0
-        lag = self.segment.words[self.down.head] - self.segment.words[self.down.cursor]
-        client = f"client pid {pid}, lag {lag}" if pid else "no client"
-        self.tell(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds if seconds else 0:.0f} a "
-                  f"second  {client}\033[K", end="")
+        head, cursor = self.segment.words[self.down.head], self.segment.words[self.down.cursor]
+        count = self.received if self.options.sink else head
+        seconds = max(now - self.begin, 1) * 1e-9
+        client = f"client pid {pid}, lag {head - cursor}" if pid else "no client"
+        self.tell(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
+                  f"{client}\033[K", end="")
 
     def drop(self, pid: int, flags: int, why: str, promised: bool = False) -> None:
         """Takes the lane from a consumer. There is no compare-and-swap here: if a successor took
@@ -921,9 +921,9 @@ class Host:
         return code if code >= 0 else 128 - code
 
     def report(self) -> None:
-        elapsed = (self.end - self.begin) * 1e-9
+        elapsed = max(self.end - self.begin, 1) * 1e-9
         count = self.received if self.options.sink else self.published
-        rate = count / elapsed if elapsed > 0 else 0.0
+        rate = count / elapsed
         publish, trip = self.publish_ns.summary(), self.round_trip.summary()
         publish = publish and {key: publish[key] for key in ("mean", "p50", "p99")}
         if self.options.json:

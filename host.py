@@ -574,6 +574,7 @@ class Host:
         self.out = sys.stderr if options.sink == "-" else sys.stdout
         self.live = (self.out is not None and self.out.isatty() and os.environ.get("TERM") != "dumb"
                      and not options.quiet and not options.json and not options.command)
+        self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
         self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
         self.received = self.next_care = self.next_line = 0
         self.client: Optional[int] = None  # its pid; None: none came yet; 0: it has left
@@ -584,8 +585,7 @@ class Host:
 
     def say(self, text: str) -> None:
         """Something went wrong, or nearly: one line on standard error."""
-        clear = "\r\033[K" if self.live and self.next_line else ""
-        print(f"{clear}host.py: {self.name}: {text}", file=sys.stderr, flush=True)
+        print(f"{self.clear}host.py: {self.name}: {text}", file=sys.stderr, flush=True)
 
     def tell(self, text: str, end: str = "\n") -> None:
         try:
@@ -936,7 +936,7 @@ class Host:
                 record.update(round_trip_ns=trip, echo_errors=self.echo_errors)
             return self.tell(json.dumps(record))
         verb = "received" if self.options.sink else "published"
-        self.tell(("\r\033[K" if self.live else "") + f"host.py  {verb} {count} messages, "
+        self.tell(f"{self.clear}host.py  {verb} {count} messages, "
                   f"{self.bytes} bytes in {elapsed:.3f} s: {rate:.1f} a second"
                   + (f"; waited for room {self.stalls} times" if self.stalls else "")
                   + (f"; dropped {self.dropped} clients" if self.dropped else ""))

@@ -498,7 +498,7 @@ class Segment:
             return False
 
     def end(self) -> None:
-        """CLOSED, unlink, unmap. Clients that are attached go on reading what is there."""
+        """CLOSED, unlink. Clients that are attached go on reading what is there."""
         release, acquire = self.lanes[DOWN].fence
         release(); acquire()  # every head before the state that says there will be no other
         self.ints[STATE_AT] = CLOSED
@@ -697,7 +697,7 @@ class Host:
         return wait
 
     def publish(self) -> None:
-        """The generator."""
+        """Generated messages, --count of them."""
         publish, fill = self.down.writer(self.make_room), make_filler(self.segment)
         wait, total = self.schedule(), self.options.count
         n, burst = 0, 1

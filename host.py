@@ -392,7 +392,7 @@ class Segment:
             while True:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A holder that ends removes the file: the lock must be on the one that is there.
+                # A holder that ends removes the file: the lock must be on the one there now.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(fd), os.stat(path)):
                         return path, fd
@@ -444,8 +444,8 @@ class Segment:
                 time.sleep(0.01)
                 now = clock()
                 if Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns != beat:
-                    raise Failure(NO_CLIENT, f"another host (pid {pid}) is running under this name; "
-                                             "end it, or choose another --name")
+                    raise Failure(NO_CLIENT, f"another host (pid {pid}) is running under this "
+                                             "name; end it, or choose another --name")
         except Failure:
             self.forget()  # attaching put it on the tracker's list
             raise
@@ -462,8 +462,8 @@ class Segment:
         try:
             self.shm = shared_memory.SharedMemory(self.name[1:], create=True, size=self.total)
         except FileExistsError:
-            raise Failure(NO_CLIENT, "another host of this name started at the same moment; end it, "
-                                     "or choose another --name")
+            raise Failure(NO_CLIENT, "another host of this name started at the same moment; end "
+                                     "it, or choose another --name")
         except OSError as error:
             raise Failure(SYSTEM, f"shm_open of {self.total} bytes: {error.strerror}"
                           + ("; is /dev/shm mounted?" if error.errno == errno.ENOENT else ""))
@@ -615,9 +615,10 @@ class Host:
             self.next_line = now + 1_000_000_000
             if not self.name_is_gone and not segment.still_named():
                 self.name_is_gone = True
-                self.say("its name is gone: another process unlinked it (a Python that attached with "
-                         "SharedMemory does so when it ends: there track=False, or before 3.13 "
-                         "resource_tracker.unregister); attached clients go on, new ones find no host")
+                self.say("its name is gone: another process unlinked it (a Python that attached "
+                         "with SharedMemory does so when it ends: there track=False, or before "
+                         "3.13 resource_tracker.unregister); attached clients go on, new ones "
+                         "find no host")
             if self.live:
                 self.line(now, pid)
 
@@ -858,9 +859,10 @@ class Host:
         kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
         self.segment = Segment(self.name, options.size, options.slots, kind, options.crc, self.say)
         self.down, self.up = self.segment.lanes
-        receives = options.echo or options.sink
-        self.segment.words[self.up.owner] = pair(os.getpid(), (ATTACHED | LOSSLESS if receives else 0)
-                                                 | (BLOCKS if options.wait == "block" else 0))
+        flags = BLOCKS if options.wait == "block" else 0
+        if options.echo or options.sink:
+            flags |= ATTACHED | LOSSLESS
+        self.segment.words[self.up.owner] = pair(os.getpid(), flags)
         self.begin = clock()
         code = DONE
         try:
@@ -998,9 +1000,9 @@ def real(low: float, high: float) -> Callable[[str], float]:
 
 
 def parse_options(arguments: List[str]) -> argparse.Namespace:
-    parser = Parser(prog="host.py", allow_abbrev=False, usage="host.py [options] [-- COMMAND ARG...]",
+    parser = Parser(prog="host.py", usage="host.py [options] [-- COMMAND ARG...]",
                     description="Creates a shared memory segment and publishes into it; "
-                                "cliente_c reads it.")
+                                "cliente_c reads it.", allow_abbrev=False)
     add = parser.add_argument
     add("--name", default="/shmprueba", help="segment name, with or without the leading slash "
                                              "(/shmprueba)")
@@ -1014,11 +1016,11 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add("--input", metavar="FILE", help="publish FILE ('-': standard input) in messages of --size "
                                         "bytes; waits for a client; implies --rate 0")
     add("--wait-client", action="store_true", help="publish nothing until a client is attached")
-    add("--echo", action="store_true", help="ping-pong: wait for the client's echo of each message, "
-                                            "check its bytes, print round-trip timing")
+    add("--echo", action="store_true", help="ping-pong: wait for the client's echo of each "
+                                            "message, check its bytes, print round-trip timing")
     add("--crc", action="store_true", help="put a CRC-32 on every message")
-    add("--sink", metavar="FILE", help="receive on the up lane, lossless, and write the payloads to "
-                                       "FILE ('-': standard output); publishes nothing")
+    add("--sink", metavar="FILE", help="receive on the up lane, lossless, and write the payloads "
+                                       "to FILE ('-': standard output); publishes nothing")
     add("--wait", choices=["spin", "yield", "sleep", "block"],
         help="how --echo (spin) and --sink (block, else sleep) wait")
     add("--stall-timeout", type=real(0.001, 1e6), default=1.0, metavar="S",

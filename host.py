@@ -178,14 +178,6 @@ class Latency:
                 "mean": round(self.sum / self.count, 1)}
 
 
-def duration(ns: float) -> str:
-    unit = "ns"
-    for larger in ("us", "ms", "s"):
-        if ns >= 999.5:
-            ns, unit = ns / 1000, larger
-    return f"{ns:.3g} {unit}"
-
-
 # ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
 
 LINUX = sys.platform.startswith("linux")
@@ -945,7 +937,7 @@ class Host:
         for title, figures in (("publish", publish), ("round trip", trip)):
             if figures:
                 self.tell(f"  {title:12} " + "   ".join(
-                    f"{key.replace('_', '.')} {duration(ns)}" for key, ns in figures.items()))
+                    f"{key.replace('_', '.')} {ns / 1000:.2f} us" for key, ns in figures.items()))
 
 
 def alive(pid: int) -> bool:

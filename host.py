@@ -588,15 +588,16 @@ class Host:
 
     # -- looking after things, at least every 50 ms, wherever the host waits
 
-    def care(self, now: int) -> None:
+    def care(self, now: int = 0) -> int:
+        """Returns the time: now, or what the clock says."""
+        now = now or clock()
         if now < self.next_care:
-            return
+            return now
         self.next_care = now + HEARTBEAT_NS
-        segment, down = self.segment, self.down
-        segment.words[BEAT_AT] = now
+        self.segment.words[BEAT_AT] = now
         if Stop.signal or (self.child and self.child.poll() is not None):
             raise Ended
-        pid, flags = down.consumer()
+        pid, flags = self.down.consumer()
         if pid and not alive(pid):
             self.drop(pid, flags, "is gone")
             self.client_died = True
@@ -605,7 +606,7 @@ class Host:
             self.client = pid
         if now >= self.next_line:
             self.next_line = now + 1_000_000_000
-            if not self.name_is_gone and not segment.still_named():
+            if not self.name_is_gone and not self.segment.still_named():
                 self.name_is_gone = True
                 self.say("its name is gone: another process unlinked it (a Python that attached "
                          "with SharedMemory does so when it ends: there track=False, or before "
@@ -613,6 +614,7 @@ class Host:
                          "find no host")
             if self.live:
                 self.line(now, pid)
+        return now
 
     def line(self, now: int, pid: int) -> None:
         head, cursor = self.segment.words[self.down.head], self.segment.words[self.down.cursor]
@@ -634,8 +636,7 @@ class Host:
 
     def make_room(self, n: int) -> int:
         """Slow path of the writer: waits until message n may overwrite message n - slots."""
-        down, slots = self.down, self.segment.slot_count
-        words = self.segment.words
+        down, slots, words = self.down, self.down.slots, self.segment.words
         release, acquire = down.fence
         moved, looks = clock(), 0
         while True:
@@ -654,17 +655,14 @@ class Host:
             looks += 1
             if looks > 200:
                 time.sleep(50e-6)
-            now = clock()
-            self.care(now)
-            if now - moved > self.stall_ns:
+            if self.care() - moved > self.stall_ns:
                 self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
 
     def wait_for_client(self, timeout_s: float = 0) -> None:
         """0: until one comes, or a signal."""
         begin = clock()
         while not self.down.consumer()[1] & ATTACHED:
-            now = clock()
-            self.care(now)
+            now = self.care()
             if timeout_s and now - begin > timeout_s * 1e9:
                 raise Failure(NO_CLIENT, f"no client came within {timeout_s:g} s; start cliente_c")
             time.sleep(0.001)
@@ -681,8 +679,7 @@ class Host:
                 return 0
             due = start + int(n * (1e9 / rate))
             while True:
-                now = clock()
-                self.care(now)
+                now = self.care()
                 if now >= due:
                     return due
                 time.sleep(min(due - now, HEARTBEAT_NS) * 1e-9)
@@ -726,7 +723,7 @@ class Host:
         while n < options.count:
             due = wait(n)
             while not self.regular and not select.select([source], [], [], 0.05)[0]:
-                self.care(clock())  # a quiet source must not stop the heartbeat
+                self.care()  # a quiet source must not stop the heartbeat
             try:
                 self.care(publish(fill, due))
                 n += 1
@@ -753,9 +750,7 @@ class Host:
                 up.sleep(up.words[up.cursor] + 1)
             else:  # "spin", too, now and then: or two that share a CPU never meet
                 os.sched_yield()
-            now = clock()
-            self.care(now)
-            if given_up(now):
+            if given_up(self.care()):
                 return take()
 
     def echo(self) -> None:
@@ -825,14 +820,14 @@ class Host:
             self.received += 1
             self.bytes += len(payload)
             done()
-            self.care(clock())
+            self.care()
 
     def write(self, payload: memoryview) -> None:
         at, step = 0, len(payload) if self.regular else select.PIPE_BUF
         try:
             while at < len(payload):
                 while not self.regular and not select.select([], [self.file], [], 0.05)[1]:
-                    self.care(clock())  # a reader that pauses must not stop the heartbeat
+                    self.care()  # a reader that pauses must not stop the heartbeat
                 at += os.write(self.file.fileno(), payload[at:at + step])
         except OSError as error:
             raise Failure(SYSTEM, f"write {self.options.sink}: {error.strerror}")

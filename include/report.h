@@ -26,6 +26,7 @@ struct report {
     struct clock_facts clock;
     struct latency seen, due; /* publish -> seen, due -> seen; nanoseconds */
     struct lane_message first;
+    uint32_t first_kind; /* the next host's may be another */
     /* Of message 1, and of the one for the live line: as much as fits, whatever it is. */
     struct shm_sample first_sample, live_sample;
 };

@@ -494,6 +494,7 @@ static void record(struct client *c, const struct lane_message *message, uint64_
     if (r->messages++ == 0) {
         r->first_seen_ns = now;
         r->first = *message;
+        r->first_kind = c->segment.header.payload_kind;
         r->first_sample = r->live_sample;
     }
     r->bytes += message->length;
@@ -579,14 +580,14 @@ static enum end send_source(struct client *c)
 {
     struct pollfd ready = {.fd = c->source, .events = POLLIN};
     struct report *const r = &c->report;
-    ssize_t length = 1;
 
-    while (length > 0) {
+    for (ssize_t length = 1; length != 0;) {
         unsigned char *payload;
+        const bool more = c->options.count == 0 || r->messages < c->options.count;
         const enum end end = stop ? END_DONE : wait_until(c, lane_writable, &c->up, 0);
         if (end != GO_ON)
             return end;
-        while (poll(&ready, 1, 50) <= 0) { /* a quiet source; meanwhile the host may go */
+        while (more && poll(&ready, 1, 50) <= 0) { /* a quiet source; meanwhile the host may go */
             const enum host_state host = segment_host(&c->segment, clock_now_ns());
             if (stop)
                 return END_DONE;
@@ -595,7 +596,9 @@ static enum end send_source(struct client *c)
         }
         if (lane_reserve(&c->up, &payload) != LANE_OK)
             continue;
-        length = read(c->source, payload, c->up.capacity);
+        length = more ? read(c->source, payload, c->up.capacity) : 0;
+        if (length < 0 && errno == EINTR)
+            continue;
         if (length < 0 && errno == EFAULT)
             return host_ended(c, HOST_SHRUNK);
         if (length < 0)
@@ -607,8 +610,6 @@ static enum end send_source(struct client *c)
                 r->first_seen_ns = r->last_seen_ns;
             r->bytes += (uint64_t)length;
         }
-        if (r->messages == c->options.count)
-            break;
     }
     const enum end end = wait_until(c, lane_drained, &c->up, 0);
     return end == GO_ON ? END_DONE : end;

@@ -102,10 +102,10 @@ static void print_first(FILE *out, const struct report *report)
     heading(out, "first message");
     fprintf(out, "  slot         n %" PRIu64 "   length %u B   timestamp %" PRIu64 " ns", first->n,
             first->length, first->timestamp_ns);
-    if (report->segment->header.flags & SHM_FLAG_CRC)
+    if (first->crc32 != 0)
         fprintf(out, "   crc32 %08x", first->crc32);
     fputc('\n', out);
-    if (report->segment->header.payload_kind == SHM_SAMPLE && first->length >= sizeof *sample) {
+    if (report->first_kind == SHM_SAMPLE && first->length >= sizeof *sample) {
         fprintf(out, "  sample       index %" PRIu64 "   time %.3f s   temperature %.2f C\n",
                 sample->index, sample->time_s, (double)sample->temperature);
         fprintf(out, "  accel        %+.4f %+.4f %+.4f m/s^2   gyro %+.4f %+.4f %+.4f rad/s\n",
@@ -134,14 +134,15 @@ static void print_bars(FILE *out, const struct latency *latency)
     uint64_t most = 1;
 
     for (unsigned bit = 0; bit < 63; bit++) {
-        const uint64_t count = latency_between(latency, 1ull << bit, 2ull << bit);
+        const uint64_t count = latency_between(latency, bit ? 1ull << bit : 0, 2ull << bit);
         most = count > most ? count : most;
     }
     for (unsigned bit = 0; bit < 63; bit++) {
-        const uint64_t low = 1ull << bit, count = latency_between(latency, low, 2 * low);
-        if (2 * low <= latency->min_ns || low > latency->max_ns)
+        const uint64_t low = bit ? 1ull << bit : 0, high = 2ull << bit;
+        const uint64_t count = latency_between(latency, low, high);
+        if (high <= latency->min_ns || low > latency->max_ns)
             continue;
-        fprintf(out, "  below %-10s %9" PRIu64 " ", duration(2 * low).text, count);
+        fprintf(out, "  below %-10s %9" PRIu64 " ", duration(high).text, count);
         for (uint64_t i = 0; i < (count * BAR_WIDTH + most - 1) / most; i++)
             fputc('#', out);
         fputc('\n', out);

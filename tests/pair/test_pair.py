@@ -60,9 +60,9 @@ class Smoke(PairTest):
 
     def test_on_a_terminal(self) -> None:
         """A live line that counts, from each; colour from the client, and not with NO_COLOR."""
-        def on_terminal(words, **env):
+        def on_terminal(words, stderr=subprocess.PIPE, **env):
             main, terminal = pty.openpty()
-            process = self.start(words, stdout=terminal, env={"TERM": "xterm", **env})
+            process = self.start(words, stdout=terminal, stderr=stderr, env={"TERM": "xterm", **env})
             os.close(terminal)
             shown = b""
             while True:
@@ -85,6 +85,13 @@ class Smoke(PairTest):
         self.finish(host)
         shown = on_terminal(self.host_words("--count", "1500"))
         self.assertRegex(shown, r"\r +[0-9]+ s  [1-9][0-9]* messages .*no client")
+        long = self.name + 20 * "x"  # has a warning; which is clean when it goes elsewhere
+        with open(self.path("err"), "w+") as err:
+            on_terminal(HOST + ["--name", long, "--count", "5"], stderr=err)
+            err.seek(0)
+            self.one_line(err.read(), f"host.py: /{long}: ", "macOS")
+            err.seek(0)
+            self.assertTrue(err.read().startswith("host.py: "))
 
     def test_quiet_is_quiet(self) -> None:
         self.assertEqual(self.finish(self.pair(["--count", "5", "--wait-client", "--quiet"],
@@ -334,6 +341,14 @@ class BothWays(PairTest):
         client.stdin = None
         self.finish(client)
         self.finish(host)
+
+    def test_source_ends_its_stream_at_count(self) -> None:
+        host = self.host("--sink", self.path("out"), "--size", 10, "--quiet")
+        self.wait_live()
+        self.finish(self.client("--source", self.file("in", bytes(range(250))), "--count", 7, "-q"))
+        self.finish(host)
+        with open(self.path("out"), "rb") as copy:
+            self.assertEqual(copy.read(), bytes(range(70)))
 
     def test_source_without_sink(self) -> None:
         host = self.host("--quiet")

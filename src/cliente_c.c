@@ -229,7 +229,9 @@ static struct options parse_options(int argc, char **argv)
         .count = given['n']                 ? parse_number("--count", given['n'], INT64_MAX)
                  : given['o'] || given['s'] ? 0
                                             : 5000,
-        .timeout_ns = parse_seconds("--timeout", given['t'] ? given['t'] : "5"),
+        .timeout_ns = parse_seconds("--timeout", given['t']    ? given['t']
+                                                 : given[PEEK] ? "0"
+                                                               : "5"),
         .wait = parse_wait(given['w'] ? given['w'] : "adaptive"),
         .lossless = given['l'],
         .echo = given['e'],

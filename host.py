@@ -351,6 +351,8 @@ class Segment:
         self.path = "/dev/shm" + name if LINUX else ""
         self.session = int.from_bytes(os.urandom(8), "little") or 1
         self.lock_path, self.lock = self.take_lock()
+        if not name.isascii() or ":" in name:  # the tracker chokes on them; they do without it
+            resource_tracker.register = resource_tracker.unregister = lambda *_name_and_type: None
         # The resource tracker is started in here and inherits the mask: a hang-up of the terminal
         # must not end it before us, or it would complain. It ignores SIGINT and SIGTERM by itself.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -577,7 +579,9 @@ class Host:
 
     def say(self, text: str) -> None:
         """Something went wrong, or nearly: one line on standard error."""
-        print(f"{self.clear}host.py: {self.name}: {text}", file=sys.stderr, flush=True)
+        if self.live:
+            self.tell(self.clear, end="")
+        print(f"host.py: {self.name}: {text}", file=sys.stderr, flush=True)
 
     def tell(self, text: str, end: str = "\n") -> None:
         try:
@@ -595,7 +599,7 @@ class Host:
             return now
         self.next_care = now + HEARTBEAT_NS
         self.segment.words[BEAT_AT] = now
-        if Stop.signal or (self.child and self.child.poll() is not None):
+        if Stop.signal or (self.child_ended() and not self.options.sink):  # that drains its ring
             raise Ended
         pid, flags = self.down.consumer()
         if pid and not alive(pid):
@@ -802,7 +806,7 @@ class Host:
         """--sink: the payloads of the up lane, straight from the slot to the file."""
         take, confirm, done = self.up.reader()
         while self.received < self.options.count:
-            payload = self.await_up(take, lambda now: self.client == 0)
+            payload = self.await_up(take, lambda now: self.client == 0 or self.child_ended())
             if payload is None:
                 if self.client_died:
                     raise Failure(DATA, "the client died before the end of its stream: "
@@ -839,7 +843,7 @@ class Host:
         if options.sink:
             self.file, self.regular = open_file(
                 options.sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 1)
-        if self.out is None and not options.quiet:
+        if self.out is None and (options.json or not options.quiet):
             raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
         kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
         self.segment = Segment(self.name, options.size, options.slots, kind, options.crc, self.say)
@@ -890,6 +894,9 @@ class Host:
                 stdout=sys.stderr if taken else None)  # ours is taken: nothing else may go there
         except OSError as error:
             raise Failure(SYSTEM, f"cannot start {self.options.command[0]}: {error.strerror}")
+
+    def child_ended(self) -> bool:
+        return self.child is not None and self.child.poll() is not None
 
     def end_child(self) -> int:
         """COMMAND ends by itself when the segment is closed; after a signal it is asked twice."""
@@ -948,12 +955,19 @@ def alive(pid: int) -> bool:
 
 def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
     """(unbuffered file, is it a regular one?): only those never make us wait."""
-    try:
-        fd = standard if path == "-" else os.open(path, flags, 0o666)
-        file = open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False)
-    except OSError as error:
-        raise Failure(SYSTEM, f"open {path}: {error.strerror}")
-    return file, stat.S_ISREG(os.fstat(fd).st_mode)
+    while True:
+        try:
+            fd = standard
+            if path != "-":  # a blocking open of a FIFO without its other end sits out every signal
+                fd = os.open(path, flags | (os.O_NONBLOCK if LINUX else 0), 0o666)
+                os.set_blocking(fd, True)
+            return (open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False),
+                    stat.S_ISREG(os.fstat(fd).st_mode))
+        except OSError as error:
+            fifo = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
+            if Stop.signal or not fifo:
+                raise Failure(SYSTEM if not Stop.signal else DONE, f"open {path}: {error.strerror}")
+        time.sleep(0.01)
 
 
 # ---- command line ------------------------------------------------------------------------------
@@ -974,7 +988,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 def real(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = float(text) if text.strip() == text and "_" not in text else low - 1
         except ValueError:
             value = low - 1
         if not low <= value <= high:
@@ -1035,6 +1049,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
         options.wait = "spin" if not options.sink else "block" if FUTEX_CALL else "sleep"
     try:
         options.name = normalise_name(options.name)
+        options.name.encode()  # SharedMemory takes no other
     except ValueError as error:
         parser.error(f"segment name {options.name!r} {error}")
     if options.cpu is not None:
@@ -1050,7 +1065,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
 def main(arguments: List[str]) -> int:
     options = parse_options(arguments)
     host = Host(options)
-    if len(options.name) > 31 and sys.platform != "darwin":
+    if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin":
         host.say("this name is too long for macOS (31 bytes with the slash)")
     if platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
         host.say("the memory order of this program is not proved on this machine "

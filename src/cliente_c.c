@@ -700,7 +700,7 @@ static int open_file(struct client *c, const char *path, int flags, int standard
     if (path == NULL)
         return -1;
     const int fd = strcmp(path, "-") == 0 ? standard : open(path, flags | O_CLOEXEC, 0666);
-    if (fd < 0)
+    if (fd < 0 && !stop) /* a FIFO waits for its other end */
         say(c, EXIT_SYSTEM, "open %s: %s", path, strerror(errno));
     return fd;
 }
@@ -735,7 +735,7 @@ int main(int argc, char **argv)
 
     c.output = open_file(&c, c.options.output, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
     c.source = open_file(&c, c.options.source, O_RDONLY, STDIN_FILENO);
-    if (c.exit_code == EXIT_DONE)
+    if (c.exit_code == EXIT_DONE && !stop)
         run(&c);
     if (c.output >= 0 && !to_stdout && close(c.output) != 0)
         say(&c, EXIT_SYSTEM, "close %s: %s", c.options.output, strerror(errno));

@@ -1,5 +1,6 @@
 """What a user may type wrongly: one line, an exit code, nothing left behind."""
 import os
+import subprocess
 import unittest
 
 from support import CLIENT, HOST, PairTest
@@ -29,8 +30,34 @@ class Arguments(PairTest):
         self.refused(command + ["--echo", "--sink", "x"], 2, "only one")
         self.refused(command + ["--json", "--sink", "-"], 2, "standard output")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
-                          ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long")):
+                          ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long"),
+                          (b"\xff", "utf-8")):
             self.refused(HOST + ["--name", name], 2, why)
+        for words in (["--rate", " 5"], ["--rate", "1_0"], ["--stall-timeout", "1 "]):
+            self.refused(command + words, 2, words[0], "not a number")
+
+    def test_names_that_the_resource_tracker_does_not_take(self) -> None:
+        for name in (self.name + ":1", self.name + "\u00f1and\u00fa"):
+            _, err = self.finish(self.start(HOST + ["--name", name, "--count", "100", "--wait-client",
+                                                    "--quiet", "--", *CLIENT, "-q", "-n0", name]))
+            self.assertEqual(err, "")
+            self.assertFalse(os.path.exists("/dev/shm/" + name))
+
+    def test_fifo_without_its_other_end(self) -> None:
+        os.mkfifo(self.path("fifo"))
+        live = self.host("--quiet")
+        self.wait_live()
+        for command in (HOST + ["--name", self.name + "x", "--input", self.path("fifo"), "--quiet"],
+                        HOST + ["--name", self.name + "x", "--sink", self.path("fifo"), "--quiet"],
+                        CLIENT + ["--output", self.path("fifo"), "--quiet", self.name]):
+            with self.subTest(command=command):
+                process = self.start(command)
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    process.wait(0.7)
+                process.terminate()
+                self.finish(process)
+        live.terminate()
+        self.finish(live)
 
     def test_host_files(self) -> None:
         command = HOST + ["--name", self.name, "--quiet"]
@@ -74,8 +101,10 @@ class Arguments(PairTest):
         shell = 'exec "$0" "$@" >&-'
         self.refused(["sh", "-c", shell, *CLIENT, "--timeout", "0.05", self.name], 1,
                      "standard output is closed")
-        self.refused(["sh", "-c", shell, *HOST, "--name", self.name, "--count", "1"], 1,
-                     "standard output is closed")
+        for option in ("--json", "--wait-client"):
+            self.refused(["sh", "-c", shell, *HOST, "--name", self.name, "--count", "1", option] +
+                         (["--quiet"] if option == "--json" else []), 1,
+                         "standard output is closed")
         with open("/dev/full", "w") as full:
             self.refused(HOST + ["--name", self.name, "--count", "1"], 1, "No space left",
                          stdout=full)

@@ -80,7 +80,7 @@ enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uin
         return LANE_DROPPED;
 
     /* Begin behind what was published while the flags were on their way. The fence pairs with the
-     * producer's between its store of head and its next look at the flags (lane_writable; F1 and F2
+     * producer's between its store of head and its next look at the flags (lane_writable; make_room
      * in host.py): either it sees our flags, or we see its head. */
     atomic_thread_fence(memory_order_seq_cst);
     if (begin_at_head(lane) != LANE_OK)

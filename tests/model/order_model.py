@@ -387,7 +387,8 @@ ROWS: Sequence[Tuple[str, str, str]] = (
      '| --producer python | --reader python'),
     ('x86 hides every mistake', '--without all',
      '| --machine x86 | --machine x86 --producer python --reader python '
-     '| --machine x86 --lossless | --machine x86 --lossless --in-place'),
+     '| --machine x86 --lossless | --machine x86 --lossless --producer python '
+     '| --machine x86 --lossless --in-place'),
 )
 
 

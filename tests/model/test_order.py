@@ -107,6 +107,7 @@ CLAIMS: Sequence[Tuple[str, Dict[str, str]]] = (
         '--without all --machine x86': RIGHT,
         '--without all --machine x86 --producer python --reader python': RIGHT,
         '--without all --machine x86 --lossless': RIGHT,
+        '--without all --machine x86 --lossless --producer python': RIGHT,
         '--without all --machine x86 --lossless --in-place': RIGHT,
         '--without all': MIXED}),
 )

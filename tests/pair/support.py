@@ -20,6 +20,9 @@ from typing import Callable, List, Optional
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOST = [os.environ.get("HOST_PYTHON", sys.executable), os.path.join(ROOT, "host.py")]
+# The same with every fence, as on ARM; to be ended by --count, as it takes no signals.
+WEAK_HOST = [HOST[0], "-c", f"import sys; sys.path.insert(0, {ROOT!r}); import host; "
+             "host.WEAK = True; sys.exit(host.main(sys.argv[1:]))"]
 CLIENT = (shlex.split(os.environ.get("CLIENTE_C_WRAPPER", ""))
           + [os.environ.get("CLIENTE_C", os.path.join(ROOT, "build", "cliente_c"))])
 SLOW = float(os.environ.get("TEST_SLOWNESS", "1"))  # emulators and sanitizers: longer time-outs

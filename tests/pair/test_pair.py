@@ -8,8 +8,9 @@ import signal
 import subprocess
 import time
 import unittest
+from typing import List
 
-from support import CLIENT, HOST, PairTest
+from support import CLIENT, HOST, WEAK_HOST, PairTest
 
 
 class Smoke(PairTest):
@@ -239,8 +240,14 @@ class Stress(PairTest):
     def test_two_slots_and_a_large_payload(self) -> None:
         """Retries are certain here; not one wrong byte may be accepted, nor one message lost count
         of. A run that saw no retry has proved nothing."""
-        host = self.host("--slots", 2, "--size", 16384, "--rate", 0, "--count", 30000,
-                         "--wait-client", "--json", "--crc")
+        for program in (HOST, WEAK_HOST):
+            with self.subTest(program=program):
+                self.two_slots(program)
+
+    def two_slots(self, program: List[str]) -> None:
+        host = self.start(program + ["--name", self.name, "--slots", "2", "--size", "16384",
+                                     "--rate", "0", "--count", "30000", "--wait-client", "--json",
+                                     "--crc"])
         self.wait_live()
         client = self.finish_json(self.client("--count", 0, "--verify", "--json", "--wait", "spin"))
         published = self.finish_json(host)["published"]
@@ -277,12 +284,13 @@ class Stress(PairTest):
 
 class BothWays(PairTest):
     def test_echo(self) -> None:
-        for size, slots, count in ((64, 1024, 3000), (1 << 20, 2, 50), (1, 2, 500)):
-            with self.subTest(size=size):
-                host = self.finish_json(self.host(
-                    "--echo", "--size", size, "--slots", slots, "--count", count, "--rate", 0,
-                    "--json", "--crc", "--", *CLIENT, "--echo", "--count", "0", "--quiet",
-                    self.name))
+        for size, slots, count, program in ((64, 1024, 3000, HOST), (1 << 20, 2, 50, HOST),
+                                            (1, 2, 500, HOST), (64, 2, 3000, WEAK_HOST)):
+            with self.subTest(size=size, program=program):
+                host = self.finish_json(self.start(program + [
+                    "--name", self.name, "--echo", "--size", str(size), "--slots", str(slots),
+                    "--count", str(count), "--rate", "0", "--json", "--crc",
+                    "--", *CLIENT, "--echo", "--count", "0", "--quiet", self.name]))
                 self.assertEqual((host["published"], host["echo_errors"]), (count, 0))
                 self.assertEqual(set(host["round_trip_ns"]),
                                  {"min", "p50", "p90", "p99", "p99_9", "max", "mean"})

@@ -430,9 +430,9 @@ def main(arguments: List[str]) -> int:
         targets = bench.targets()
         print(table(bench))
         print("\n" + targets_table(targets))
-        print("  publish / the same inlined with no fence that this machine does without: "
+        print("  publish / inlined with the fences of this machine only: "
               f"{bench.publish_ratio('one call'):.3g} flat out, "
-              f"{bench.publish_ratio('a call each'):.3g} with a call for each message")
+              f"{bench.publish_ratio('a call each'):.3g} call by call")
         quiet = bench.value(("floor", "spin", 64), "seen", "p50")
         if bench.value(("floor", "spin", 64), "seen", "p99") > 20 * quiet:
             print("  the machine was busy with something else: these figures are worth little")

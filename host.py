@@ -47,6 +47,7 @@ import zlib
 from collections import Counter
 from contextlib import suppress
 from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
 from typing import BinaryIO, Callable, List, Optional, Tuple
 
 DONE, SYSTEM, USAGE, NO_CLIENT, REFUSED, DATA = 0, 1, 2, 3, 5, 6  # exit codes
@@ -204,6 +205,9 @@ def futex(address: int, operation: int, value: int) -> int:
 # seen a quarter sooner. CPython makes each access by a call of its own; of a JIT nobody knows.
 WEAK = (platform.machine().lower() not in ("x86_64", "amd64")
         or sys.implementation.name != "cpython")
+# The exception: glibc copies much at once with non-temporal stores, which keep no order with those
+# before them. It never does so below 16 KiB (the least x86_non_temporal_threshold).
+LARGE_COPY = 1 << 14
 
 
 def make_fence() -> Callable[[], None]:
@@ -267,8 +271,8 @@ class Lane:
         words, ints, head, flags, wake = self.words, self.ints, self.head, self.flags, self.wake
         release, acquire = self.fence
         first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
-        now, weak = clock, WEAK
-        limit = 0
+        now, limit = clock, 0
+        weak = WEAK or self.segment.capacity >= LARGE_COPY
 
         def publish(fill: Callable[[int, int], int], due: int = 0, last: int = 0) -> int:
             nonlocal n, limit
@@ -592,7 +596,9 @@ class Host:
         """Something went wrong, or nearly: one line on standard error."""
         if self.live:
             self.tell(self.clear, end="")
-        print(f"host.py: {self.name}: {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            if sys.stderr:  # closed, or broken: what was to be said is no reason to end
+                print(f"host.py: {self.name}: {text}", file=sys.stderr, flush=True)
 
     def tell(self, text: str, end: str = "\n") -> None:
         try:
@@ -782,9 +788,10 @@ class Host:
 
         def given_up(now: int) -> bool:
             """The client that was asked has left, or does not answer."""
+            left = (words[owner] ^ asked) & ~pair(0, ATTACHED) != 0  # that is set while it claims
             if now - sent <= self.stall_ns:
-                return (words[owner] ^ asked) & ~pair(0, ATTACHED) != 0  # set while it claims
-            if asked == before:  # else it may have come just after the message: not its fault
+                return left
+            if not left and asked == before:  # else it may have come just after the message
                 self.drop(*self.down.consumer(),
                           f"did not answer for {self.options.stall_timeout:g} s", True)
             return True
@@ -819,6 +826,8 @@ class Host:
         while self.received < self.options.count:
             payload = self.await_up(take, lambda now: self.client == 0 or self.child_ended())
             if payload is None:
+                self.next_care = 0
+                self.care()  # how did it leave?
                 if self.client_died:
                     raise Failure(DATA, "the client died before the end of its stream: "
                                         f"{self.options.sink} is incomplete")
@@ -852,8 +861,7 @@ class Host:
         if options.input:
             self.file, self.regular = open_file(options.input, os.O_RDONLY, 0)
         if options.sink:
-            self.file, self.regular = open_file(
-                options.sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 1)
+            self.file, self.regular = open_file(options.sink, os.O_WRONLY | os.O_CREAT, 1)
         if self.out is None and (options.json or not options.quiet):
             raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
         kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
@@ -866,6 +874,8 @@ class Host:
         self.begin = clock()
         code = DONE
         try:
+            if options.sink and options.sink != "-" and self.regular:
+                self.file.truncate(0)  # only now: it could be that of a host which is running
             self.segment.go_live()
             if not options.quiet and not options.json:
                 self.tell(f"host.py  created {self.name}  {self.segment.total} bytes  "
@@ -975,10 +985,11 @@ def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
             return (open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False),
                     stat.S_ISREG(os.fstat(fd).st_mode))
         except OSError as error:
-            fifo = error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
-            if Stop.signal or not fifo:
-                raise Failure(SYSTEM if not Stop.signal else DONE, f"open {path}: {error.strerror}")
-        time.sleep(0.01)
+            if Stop.signal:
+                raise Ended
+            if error.errno != errno.ENXIO or not Path(path).is_fifo():
+                raise Failure(SYSTEM, f"open {path}: {error.strerror}")
+        time.sleep(0.01)  # nobody reads it yet
 
 
 # ---- command line ------------------------------------------------------------------------------
@@ -1052,6 +1063,8 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     if options.json and options.sink == "-":
         parser.error("--json: standard output is taken by --sink -")
     options.count = options.count or 1 << 62  # 0: until Ctrl-C
+    if options.rate and options.rate < 1e-6:
+        parser.error(f"argument --rate: {options.rate:g}: one message in 11 days is the slowest")
     if options.rate is None:
         options.rate = 0.0 if options.input else 1000.0
     if options.wait == "block" and FUTEX_CALL is None:
@@ -1086,6 +1099,8 @@ def main(arguments: List[str]) -> int:
         libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer
     try:
         return host.run()
+    except Ended:
+        return DONE
     except Failure as failure:
         host.say(str(failure))
         return failure.code

@@ -97,8 +97,8 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
 /* @return true when lane_reserve will not say LANE_FULL */
 bool lane_writable(struct lane *lane);
 
-/* @return true when the consumer is done with all that was written */
-bool lane_drained(struct lane *lane);
+/* @return how many messages were written that the consumer is not done with */
+uint64_t lane_unread(struct lane *lane);
 
 /* Is somebody consuming this lane? Without one, a writer talks to itself. */
 bool lane_has_consumer(const struct lane *lane);

@@ -577,6 +577,12 @@ static enum end receive(struct client *c)
     return END_DONE;
 }
 
+/* A host that has its --count does not look for the message that ends the stream. */
+static bool all_but_the_end_taken(struct lane *lane)
+{
+    return lane_unread(lane) <= 1;
+}
+
 /* An empty message ends the stream: nobody could tell a finished sender from a dead one else. */
 static enum end send_source(struct client *c)
 {
@@ -613,7 +619,7 @@ static enum end send_source(struct client *c)
             r->bytes += (uint64_t)length;
         }
     }
-    const enum end end = wait_until(c, lane_drained, &c->up, 0);
+    const enum end end = wait_until(c, all_but_the_end_taken, &c->up, 0);
     return end == GO_ON ? END_DONE : end;
 }
 
@@ -629,7 +635,7 @@ static void conclude(struct client *c, enum end end)
     else if (end == END_HOST && r->host == HOST_DIED)
         say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
             c->segment.header.host_pid);
-    else if (end == END_HOST && c->options.source && !lane_drained(&c->up))
+    else if (end == END_HOST && c->options.source && lane_unread(&c->up) > 0)
         say(c, EXIT_DATA, "the host closed before it took everything");
     else if (end == END_SILENT)
         say(c, EXIT_NO_HOST,
@@ -674,6 +680,9 @@ static void run(struct client *c)
     if (end == GO_ON && !c->options.observe) /* last: what is published from here on is timed */
         end = claim(c);
     const bool attached = end == GO_ON;
+    /* Only now: what is in FILE may be the work of a client that we would have disturbed. */
+    if (attached && c->output > STDERR_FILENO && ftruncate(c->output, 0) != 0 && errno != EINVAL)
+        end = say(c, EXIT_SYSTEM, "truncate %s: %s", c->options.output, strerror(errno));
     while (end == GO_ON) {
         end = c->source >= 0 ? send_source(c) : receive(c);
         if (end == END_HOST && c->options.reattach && r->host != HOST_SHRUNK)
@@ -733,7 +742,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write, with a line of its own */
     segment_guard();
 
-    c.output = open_file(&c, c.options.output, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    c.output = open_file(&c, c.options.output, O_WRONLY | O_CREAT, STDOUT_FILENO);
     c.source = open_file(&c, c.options.source, O_RDONLY, STDIN_FILENO);
     if (c.exit_code == EXIT_DONE && !stop)
         run(&c);

@@ -286,9 +286,9 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
     }
 }
 
-bool lane_drained(struct lane *lane)
+uint64_t lane_unread(struct lane *lane)
 {
-    return atomic_load_explicit(&lane->shared->cursor, memory_order_acquire) == lane->next - 1;
+    return lane->next - 1 - atomic_load_explicit(&lane->shared->cursor, memory_order_acquire);
 }
 
 bool lane_has_consumer(const struct lane *lane)

@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 memset(payload, data[2], other_way.capacity);
                 lane_commit(&other_way, data[3], 1, 0);
             }
-            (void)lane_drained(&other_way);
+            (void)lane_unread(&other_way);
             break;
         default:
             if (lane_next(&reader, &message) != LANE_OK)

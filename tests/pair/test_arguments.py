@@ -1,5 +1,6 @@
 """What a user may type wrongly: one line, an exit code, nothing left behind."""
 import os
+import signal
 import subprocess
 import unittest
 
@@ -21,7 +22,7 @@ class Arguments(PairTest):
         for words in (["--size", "0"], ["--slots", "3"], ["--slots", "131072"], ["--rate", "-1"],
                       ["--rate", "nan"], ["--count", "abc"], ["--count", "-1"], ["--count", "1x"],
                       ["--size", "1e3"], ["--cpu", "999"], ["--wait", "doze"],
-                      ["--stall-timeout", "0"]):
+                      ["--stall-timeout", "0"], ["--rate", "1e-310"]):
             self.refused(command + words, 2, "host.py: ", words[0], "--help")
         self.refused(command + ["--frobnicate"], 2, "--frobnicate")
         self.refused(command + ["--siz", "3"], 2, "--siz")  # no abbreviations
@@ -52,12 +53,46 @@ class Arguments(PairTest):
                         CLIENT + ["--output", self.path("fifo"), "--quiet", self.name]):
             with self.subTest(command=command):
                 process = self.start(command)
+                self.until(lambda: self.catches_sigterm(process.pid), "it takes signals")
                 with self.assertRaises(subprocess.TimeoutExpired):
-                    process.wait(0.7)
+                    process.wait(0.3)
                 process.terminate()
-                self.finish(process)
+                self.assertEqual(self.finish(process), ("", ""))
         live.terminate()
         self.finish(live)
+
+    @staticmethod
+    def catches_sigterm(pid: int) -> bool:
+        with open(f"/proc/{pid}/status") as status:
+            caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
+        return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
+    def test_refused_is_not_emptied(self) -> None:
+        """Who may not run does not touch the file of who does."""
+        sink, output = self.file("sink", b"sink"), self.file("output", b"output")
+        host = self.host("--quiet")
+        self.wait_live()
+        client = self.client("--quiet", "--count", 0)
+        self.wait_attached()
+        self.refused(HOST + ["--name", self.name, "--sink", sink], 3, "is running")
+        self.refused(CLIENT + ["-q", "--output", output, self.name], 5, "is reading it already")
+        for path, content in ((sink, b"sink"), (output, b"output")):
+            with open(path, "rb") as file:
+                self.assertEqual(file.read(), content)
+        host.terminate()
+        self.finish(host)
+        self.finish(client)
+        self.finish(self.pair(["--count", 1, "--size", 1, "--wait-client", "--quiet"],
+                              ["--quiet", "--output", output]))
+        with open(output, "rb") as file:  # and who may begins anew
+            self.assertEqual(file.read(), b"\1")
+
+    def test_nobody_hears_the_warning(self) -> None:
+        name = self.name + 20 * "x"
+        for shell in ('exec "$0" "$@" 2>&-', 'exec "$0" "$@" 2>/dev/full'):
+            out, _ = self.finish(self.start(["sh", "-c", shell, *HOST, "--name", name, "--json",
+                                             "--count", "3"]))
+            self.assertEqual((out[0], out.count("\n")), ("{", 1))
 
     def test_host_files(self) -> None:
         command = HOST + ["--name", self.name, "--quiet"]

@@ -357,6 +357,23 @@ class BothWays(PairTest):
         self.finish(host)
         with open(self.path("out"), "rb") as copy:
             self.assertEqual(copy.read(), bytes(range(70)))
+        for count in ((), ("--count", "7")):  # the host counts, and does not look for the end
+            source = self.file("in", bytes(range(70)))
+            self.finish(self.host("--sink", self.path("out"), "--size", 10, "--count", 7, "--quiet",
+                                  "--", *CLIENT, "--source", source, *count, "-q", self.name))
+
+    def test_source_killed_and_command_gone(self) -> None:
+        """The client and COMMAND end at once: it is still told that the stream has no end."""
+        os.mkfifo(self.path("fifo"))
+        source = os.open(self.path("fifo"), os.O_RDWR)  # stays open: the file does not end
+        self.addCleanup(os.close, source)
+        for mode in ("sleep", "block"):
+            host = self.host("--sink", self.path("out"), "--wait", mode, "--quiet", "--", "sh", "-c",
+                             '"$@" & sleep 0.3; kill -9 $!', "sh", *CLIENT, "-q", "--source",
+                             self.path("fifo"), self.name)
+            os.write(source, b"begin")
+            _, err = self.finish(host, 6)
+            self.one_line(err, "is incomplete")
 
     def test_source_without_sink(self) -> None:
         host = self.host("--quiet")

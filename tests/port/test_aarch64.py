@@ -28,7 +28,7 @@ RULES = {
     "lane_writable": f"F.*L.*{LOAD}",             # our head, then flags and cursor
     "lane_reserve": "cL*SF",                     # seq = 2n-1, then F1
     "lane_commit": f"{STORE}[^RX]*{STORE}.*FL*L",  # F2 with seq = 2n, head = n; wake
-    "lane_drained": LOAD,
+    "lane_unread": LOAD,
     "waiter_block": "SFL",                        # waiting, then head
 }
 ORDERED = "memory_order_(acquire|release|acq_rel|seq_cst)"

@@ -825,11 +825,18 @@ class Host:
     def receive(self) -> None:
         """--sink: the payloads of the up lane, straight from the slot to the file."""
         take, confirm, done = self.up.reader()
+
+        def gone(_now: int) -> bool:
+            """Who was here has left; or nobody is, and COMMAND sends nobody any more."""
+            return self.client == 0 or self.client is None and self.child_ended()
+
         while self.received < self.options.count:
-            payload = self.await_up(take, lambda now: self.client == 0 or self.child_ended())
+            payload = self.await_up(take, gone)
             if payload is None:
                 self.next_care = 0
-                self.care()  # how did it leave?
+                self.care()
+                if not gone(0):  # it came just now, or is about to die
+                    continue
                 if self.client_died:
                     raise Failure(DATA, "the client died before the end of its stream: "
                                         f"{self.options.sink} is incomplete")

@@ -45,6 +45,20 @@ class FaultTest(PairTest):
         process.send_signal(number)
         return self.finish(process, code)
 
+    def struck(self, mode: str, argument: int, *options: object) -> str:
+        """What a client with these options says, and it exits 5, when a hostile host does its worst
+        once messages flow."""
+        host = self.hostile(mode, argument)
+        try:
+            client = self.client("-n", 0, *options)
+            self.wait_mapped(client)
+            now = self.head()
+            self.until(lambda: self.head() > now + 20, "messages flow")
+            host.send_signal(signal.SIGUSR1)
+            return self.finish(client, 5)[1]
+        finally:
+            self.ended(host)
+
     def last_line(self, text: str, *words: str) -> str:
         """The reason of an exit, perhaps after a word on a stalled host; no sanitizer's report."""
         lines = text.splitlines()

@@ -54,16 +54,7 @@ class Shapes(FaultTest):
         for size in (0, 512, 4096, 8192):
             for mode in modes:
                 with self.subTest(size=size, mode=mode):
-                    host = self.hostile("truncate", size)
-                    try:
-                        client = self.client("-n", 0, "-t", 5, *mode)
-                        self.wait_mapped(client)
-                        now = self.head()
-                        self.until(lambda: self.head() > now + 20, "messages flow")
-                        host.send_signal(signal.SIGUSR1)
-                        _, err = self.finish(client, 5)
-                    finally:
-                        self.ended(host)
+                    err = self.struck("truncate", size, "-t", 5, *mode)
                     reason = self.last_line(err, self.name).split(": ", 2)[2]
                     said.add(reason.split(" (message")[0].split(";")[0])
         self.happened = "; ".join(sorted(said))
@@ -96,17 +87,7 @@ class Hostile(FaultTest):
         for late, mode in ((0, []), (20, ["-l"]), (20, ["-w", "spin"]), (0, ["-w", "block"]),
                            (20, ["-w", "block"]), (20, ["--observe"])):
             with self.subTest(mode=mode, late=late):
-                host = self.hostile("odd", late)
-                try:
-                    client = self.client("-n", 0, "-t", 2, *mode)
-                    self.wait_mapped(client)
-                    now = self.head()
-                    self.until(lambda: self.head() > now + 20, "messages flow")
-                    host.send_signal(signal.SIGUSR1)
-                    _, err = self.finish(client, 5)
-                    self.one_line(err, self.name, "no host writes")
-                finally:
-                    self.ended(host)
+                self.one_line(self.struck("odd", late, "-t", 2, *mode), self.name, "no host writes")
 
     def test_laps(self) -> None:
         """every slot overwritten before it is read, for ever | exit 5 or 6 in bounded time"""

@@ -107,9 +107,9 @@ class Hostile(FaultTest):
                 host = self.host("--slots", 8, "--json", "--stall-timeout", 0.05, *options)
                 self.wait_live()
                 dice, end = random.Random(7), time.monotonic() + 0.75
-                path = f"/dev/shm/{self.name}"
-                while time.monotonic() < end and os.path.exists(path):
-                    with open(path, "r+b", buffering=0) as segment:
+                # Opened once: the host may unlink its segment at any moment.
+                with open(f"/dev/shm/{self.name}", "r+b", buffering=0) as segment:
+                    while time.monotonic() < end and host.poll() is None:
                         for _ in range(200):
                             at = 8 * dice.choice([
                                 dice.randrange(16), 32, 48, 49, 50, 64, 80, 81, 82,

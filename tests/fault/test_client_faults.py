@@ -172,7 +172,7 @@ class Many(FaultTest):
     def test_peek(self) -> None:
         """--peek at nothing, a live host, a client's lane, a dead host | shows, changes nothing"""
         self.one_line(self.finish(self.client("--peek", "-t", 0.1), 3)[1], "no host")
-        host = self.host("--rate", 0.001, "--slots", 2, start_new_session=True)
+        host = self.host("--rate", 0.001, "--slots", 2)
         self.until(lambda: self.head() == 1, "the only message for a long time is out")
         client = self.client("-l", "-n", 0, "-t", 30)
         self.wait_attached()
@@ -197,7 +197,7 @@ class Reattach(FaultTest):
                              "--json")
         heads, sessions = [], []
         for end in ("closed", "group", "alone", "last"):
-            host = self.host("--rate", 1000, "--json", start_new_session=True)
+            host = self.host("--rate", 1000, "--json")
             self.until(lambda: self.segment_exists() and self.peek_word(128, 4) == 1
                        and self.peek_word(40) not in sessions, "the next host is live")
             sessions.append(self.peek_word(40))
@@ -238,7 +238,7 @@ class Reattach(FaultTest):
     def test_nobody_comes(self) -> None:
         """--reattach and no next host | exit 3 at the time-out; exit 4 where a dead one was left"""
         for group, code in ((False, 3), (True, 4)):
-            host = self.host(start_new_session=True)
+            host = self.host()
             self.wait_live()
             session = self.peek_word(40)
             client = self.client("-r", "-n", 0, "-t", 2, "--json")

@@ -17,7 +17,7 @@ from faults import AS_ROOT, CLIENT, HOST, ROOT, FaultTest, can_unshare, require
 class Killed(FaultTest):
     def killed(self, group: bool, busy: bool) -> None:
         options = ["--rate", 0, "--size", 1 << 20, "--slots", 2] if busy else ["--rate", 0.5]
-        host = self.host(*options, start_new_session=True)
+        host = self.host(*options)
         self.wait_live()
         client = self.client("--json", "-n", 0, "-t", 30)
         self.wait_attached()
@@ -77,8 +77,7 @@ class Signals(FaultTest):
     def one(self, number: int, i: int) -> None:
         dice = random.Random(number * 1000 + i)
         name, delay = f"{self.name}-{number}-{i}", dice.uniform(0, 0.25)
-        host = self.start(HOST + ["--name", name, *map(str, dice.choice(self.KINDS))],
-                          start_new_session=True)
+        host = self.start(HOST + ["--name", name, *map(str, dice.choice(self.KINDS))])
 
         def handled() -> bool:  # before host.py has begun, Python itself would be hit
             with open(f"/proc/{host.pid}/status") as status:

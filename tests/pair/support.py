@@ -4,6 +4,7 @@ Environment: CLIENTE_C, the client under test; CLIENTE_C_WRAPPER, what runs it (
 HOST_PYTHON, the Python that runs host.py. ctest sets them; by hand they default to ./build and the
 Python that runs the test.
 """
+import contextlib
 import glob
 import json
 import os
@@ -43,9 +44,7 @@ class PairTest(unittest.TestCase):
 
     def _leave_nothing(self) -> None:
         for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
+            self._kill(process)
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
@@ -66,10 +65,12 @@ class PairTest(unittest.TestCase):
         return self.path(name)
 
     def start(self, command: List[str], env: Optional[dict] = None, **popen) -> subprocess.Popen:
-        """Starts it under a watchdog: a hang becomes a failure, never a hung test run."""
+        """Starts it under a watchdog: a hang becomes a failure, never a hung test run. It leads a
+        process group, so that what it starts can be ended with it."""
         popen.setdefault("stdin", subprocess.DEVNULL)
         popen.setdefault("stdout", subprocess.PIPE)
         popen.setdefault("stderr", subprocess.PIPE)
+        popen.setdefault("preexec_fn", os.setpgrp)
         process = subprocess.Popen(command, env={**os.environ, "TMPDIR": self.folder.name,
                                                  "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                                    text=popen.pop("text", True), **popen)
@@ -83,9 +84,13 @@ class PairTest(unittest.TestCase):
     @staticmethod
     def _bite(process: subprocess.Popen) -> None:
         process.bitten = True
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
+        PairTest._kill(process)
+
+    @staticmethod
+    def _kill(process: subprocess.Popen) -> None:
+        if process.poll() is None:  # else the number may be another's already
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def host_words(self, *options: str) -> List[str]:
         return HOST + ["--name", self.name] + [str(option) for option in options]

@@ -27,12 +27,6 @@ OWNER, CURSOR, HEAD = 256 + 136, 256 + 128, 256  # of the down lane
 class FaultTest(PairTest):
     happened = ""
 
-    def _leave_nothing(self) -> None:
-        try:
-            super()._leave_nothing()
-        except FileNotFoundError:  # the resource tracker of a killed host was faster
-            super()._leave_nothing()
-
     def hostile(self, mode: str, *arguments: object) -> subprocess.Popen:
         """A host in C that does not play by the rules (hostile.c)."""
         require(os.path.exists(HOSTILE), f"{HOSTILE} is not built")

@@ -40,16 +40,16 @@ class PairTest(unittest.TestCase):
         self.folder = tempfile.TemporaryDirectory(prefix="shmprueba-test-")
         self.addCleanup(self.folder.cleanup)
         self.processes: List[subprocess.Popen] = []
-        self.addCleanup(self._leave_nothing)
+        self.addCleanup(self._leave_nothing, self.name)
 
-    def _leave_nothing(self) -> None:
+    def _leave_nothing(self, name: str) -> None:
         for process in self.processes:
             self._kill(process)
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
                     pipe.close()
-        for path in glob.glob(f"/dev/shm/{self.name}*"):
+        for path in glob.glob(f"/dev/shm/{name}*"):
             try:
                 folder = os.path.isdir(path) and not os.path.islink(path)
                 os.rmdir(path) if folder else os.unlink(path)

@@ -587,7 +587,7 @@ class Host:
         self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
         self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
         self.received = self.next_care = self.next_line = 0
-        self.client: Optional[int] = None  # its pid; None: none came yet; 0: it has left
+        self.away = 0  # ns in which we should have run, and did not: no client is to blame for them
         self.client_died = self.name_is_gone = False
         self.publish_ns, self.round_trip = Latency(), Latency()
 
@@ -624,8 +624,6 @@ class Host:
             self.drop(pid, flags, "is gone")
             self.client_died = True
             pid = 0
-        if flags & ATTACHED or self.client is not None:
-            self.client = pid
         if now >= self.next_line:
             self.next_line = now + 1_000_000_000
             if not self.name_is_gone and not self.segment.still_named():
@@ -683,7 +681,10 @@ class Host:
     def wait_for_client(self, timeout_s: float = float("inf")) -> None:
         begin = clock()
         while not self.down.consumer()[1] & ATTACHED:
-            if self.care() - begin > timeout_s * 1e9:
+            now = self.care()
+            if self.child_ended():
+                raise Ended
+            if now - begin > timeout_s * 1e9:
                 raise Failure(NO_CLIENT, f"no client came within {timeout_s:g} s; start cliente_c")
             time.sleep(0.001)
 
@@ -827,20 +828,19 @@ class Host:
         take, confirm, done = self.up.reader()
 
         def gone(_now: int) -> bool:
-            """Who was here has left; or nobody is, and COMMAND sends nobody any more."""
-            return self.client == 0 or self.client is None and self.child_ended()
+            """Nobody is here, and who was has sent something, or died; or COMMAND has ended."""
+            return not self.down.consumer()[0] and (
+                self.received > 0 or self.client_died or self.child_ended())
 
         while self.received < self.options.count:
             payload = self.await_up(take, gone)
             if payload is None:
                 self.next_care = 0
                 self.care()
-                if not gone(0):  # it came just now, or is about to die
-                    continue
-                if self.client_died:
-                    raise Failure(DATA, "the client died before the end of its stream: "
-                                        f"{self.options.sink} is incomplete")
-                return
+                if gone(0):  # else it came just now, or is about to die
+                    raise Failure(DATA, f"the client {'died' if self.client_died else 'left'} before "
+                                        f"the end of its stream: {self.options.sink} is incomplete")
+                continue
             if not payload:  # an empty message ends the stream
                 done()
                 return

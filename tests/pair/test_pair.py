@@ -375,6 +375,26 @@ class BothWays(PairTest):
             _, err = self.finish(host, 6)
             self.one_line(err, "is incomplete")
 
+    def test_source_leaves_in_the_middle(self) -> None:
+        """Who only reads does not end a sink; a source that leaves without the end of its stream does,
+        and that is said."""
+        host = self.host("--sink", self.path("out"), "--quiet")
+        self.wait_live()
+        self.finish(self.client("-t", 0.1, "-q"), 3)
+        client = self.client("--source", "-", "--quiet", stdin=subprocess.PIPE, bufsize=0, text=False)
+        client.stdin.write(b"begin")
+        self.until(lambda: os.path.getsize(self.path("out")) == 5, "the begin is there")
+        client.send_signal(signal.SIGINT)
+        client.wait()  # before its standard input ends
+        self.finish(client)
+        _, err = self.finish(host, 6)
+        self.one_line(err, "left before the end of its stream", "is incomplete")
+
+    def test_sink_and_a_command_that_fails(self) -> None:
+        for options in ((), ("--wait-client",)):
+            self.finish(self.host("--sink", self.path("out"), "--quiet", *options, "--", "sh", "-c",
+                                  "exit 7"), 7)
+
     def test_source_without_sink(self) -> None:
         host = self.host("--quiet")
         self.wait_live()

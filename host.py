@@ -615,6 +615,8 @@ class Host:
         now = now or clock()
         if now < self.next_care:
             return now
+        if 0 < self.next_care < now - 2 * HEARTBEAT_NS:  # stopped, and perhaps the client with us
+            self.away += now - self.next_care
         self.next_care = now + HEARTBEAT_NS
         self.segment.words[BEAT_AT] = now
         if Stop.signal or (self.child_ended() and not self.options.sink):  # that drains its ring
@@ -658,8 +660,10 @@ class Host:
         """Slow path of the writer: waits until message n may overwrite message n - slots."""
         down, slots, words = self.down, self.down.slots, self.segment.words
         release, acquire = down.fence
-        moved, looks = clock(), 0
+        moved = looks = 0
         while True:
+            now = self.care() - self.away  # before the look at the cursor: we may be stopped here
+            moved = moved or now
             release(); acquire()  # pairs with the fence in lane_claim (src/lane.c)
             pid, flags = down.consumer()
             if not flags & LOSSLESS or not pid:
@@ -667,16 +671,16 @@ class Host:
             cursor = words[down.cursor]  # SYNC cursor load; no later store can overtake it
             if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
                 down.seen_cursor = cursor
-                moved = clock()
+                moved = now
             if down.seen_cursor + slots >= n:
                 return down.seen_cursor + slots
             if not looks:
                 self.stalls += 1
             looks += 1
+            if now - moved > self.stall_ns:
+                self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
             if looks > 200:
                 time.sleep(50e-6)
-            if self.care() - moved > self.stall_ns:
-                self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
 
     def wait_for_client(self, timeout_s: float = float("inf")) -> None:
         begin = clock()
@@ -761,10 +765,13 @@ class Host:
         mode, up, step = self.options.wait, self.up, 50e-6
         looks = range(4096 if mode == "spin" else 1)  # of 0.1 us each
         while True:
+            now = self.care()  # before the looks: we may be stopped behind them
             for _ in looks:
                 payload = take()
                 if payload is not None:
                     return payload
+            if given_up(now):
+                return take()
             if mode == "sleep":
                 time.sleep(step)
                 step = min(2 * step, 1e-3)
@@ -772,8 +779,6 @@ class Host:
                 up.sleep(up.words[up.cursor] + 1)
             else:  # "spin", too, now and then: or two that share a CPU never meet
                 os.sched_yield()
-            if given_up(self.care()):
-                return take()
 
     def echo(self) -> None:
         """Ping-pong: send one, wait for it to come back, check its bytes."""
@@ -792,7 +797,7 @@ class Host:
         def given_up(now: int) -> bool:
             """The client that was asked has left, or does not answer."""
             left = (words[owner] ^ asked) & ~pair(0, ATTACHED) != 0  # that is set while it claims
-            if now - sent <= self.stall_ns:
+            if now - self.away - sent <= self.stall_ns:
                 return left
             if not left and asked == before:  # else it may have come just after the message
                 self.drop(*self.down.consumer(),
@@ -802,7 +807,7 @@ class Host:
         for n in range(self.options.count):
             due = wait(n)
             begin = clock()
-            sent = publish(fill, due)
+            sent = publish(fill, due) - self.away
             published = clock()
             # Pairs with the fence in lane_claim: who takes the lane after this look begins behind
             # the message, and will not answer it.
@@ -851,7 +856,6 @@ class Host:
             self.received += 1
             self.bytes += len(payload)
             done()
-            self.care()
 
     def write(self, payload: memoryview) -> None:
         at, step = 0, len(payload) if self.regular else select.PIPE_BUF

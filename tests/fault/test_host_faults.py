@@ -6,12 +6,13 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import unittest
 from typing import List
 
-from faults import AS_ROOT, CLIENT, HOST, ROOT, FaultTest, can_unshare, require
+from faults import AS_ROOT, CLIENT, CURSOR, HOST, ROOT, FaultTest, can_unshare, require
 
 
 class Killed(FaultTest):
@@ -239,6 +240,49 @@ class Twice(FaultTest):
             self.last_line(err, "goes on")
         self.assertEqual(json.loads(self.ended(host)[0])["dropped_clients"], 0)
         self.happened = "stalled, goes on; -t 1.5: exit 3"
+
+    def test_stopped_before_a_full_ring(self) -> None:
+        """host stopped for 2 s while it waits for room, alone or with its client | nobody is dropped"""
+        for both in (False, True):
+            with self.subTest(both=both):
+                host = self.host("--rate", 0, "--slots", 16, "--json")
+                self.wait_live()
+                client = self.client("-l", "-q", "-o", "-", stdout=subprocess.PIPE, text=False)
+                self.wait_full(16)  # nobody reads the pipe
+                self.freeze(host)
+                if both:
+                    self.freeze(client)
+                os.read(client.stdout.fileno(), 1 << 20)
+                self.pass_time(2)
+                self.thaw(host)
+                if both:
+                    self.pass_time(0.3)
+                    self.thaw(client)
+                now = self.peek_word(CURSOR)
+                self.until(lambda: os.read(client.stdout.fileno(), 1 << 20)
+                           and self.peek_word(CURSOR) > now + 10000, "it reads on")
+                client.send_signal(signal.SIGINT)
+                while os.read(client.stdout.fileno(), 1 << 20):
+                    pass
+                self.finish(client)
+                out, err = self.ended(host)
+                self.assertEqual((json.loads(out)["dropped_clients"], err), (0, ""))
+
+
+    def test_stopped_before_an_echo(self) -> None:
+        """host stopped for 1.5 s while it waits for an echo | it takes the echo and goes on"""
+        host = self.host("--echo", "--rate", 0, "--wait", "sleep", "--json")
+        self.wait_live()
+        client = self.client("-e", "-n", 0, "-q", "-w", "sleep")
+        for _ in range(2):
+            now = self.peek_word(512)
+            self.until(lambda: self.peek_word(512) > now + 100, "echoes")
+            self.freeze(host)
+            self.pass_time(1.5)
+            self.thaw(host)
+        out, err = self.ended(host)
+        self.assertEqual((json.loads(out)["dropped_clients"], err), (0, ""))
+        self.finish(client)
 
 
 class Names(FaultTest):

@@ -179,6 +179,16 @@ class Latency:
                 "p99": self.percentile(.99), "p99_9": self.percentile(.999), "max": self.max,
                 "mean": round(self.sum / self.count, 1)}
 
+    def bars(self) -> List[str]:
+        """One line an octave, as report.c prints them."""
+        octaves: Counter = Counter()
+        for end, count in self.counts.items():
+            octaves[(end - 1).bit_length()] += count
+        most = max(octaves.values(), default=1)
+        return [f"  below {(1 << bits) / 1000:.2f} us".ljust(20) + f"{octaves[bits]:10} "
+                + "#" * -(-octaves[bits] * 40 // most)
+                for bits in range(min(octaves, default=1), max(octaves, default=0) + 1)]
+
 
 # ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
 
@@ -800,6 +810,7 @@ class Host:
             if now - self.away - sent <= self.stall_ns:
                 return left
             if not left and asked == before:  # else it may have come just after the message
+                self.echo_errors += 1
                 self.drop(*self.down.consumer(),
                           f"did not answer for {self.options.stall_timeout:g} s", True)
             return True
@@ -826,7 +837,8 @@ class Host:
             self.received += 1
             done()
         if self.echo_errors:
-            raise Failure(DATA, f"{self.echo_errors} echoes were not what was sent")
+            raise Failure(DATA, f"{self.echo_errors} messages did not come back as they were sent; "
+                                "is it cliente_c --echo that reads?")
 
     def receive(self) -> None:
         """--sink: the payloads of the up lane, straight from the slot to the file."""
@@ -971,6 +983,8 @@ class Host:
             if figures:
                 self.tell(f"  {title:12} " + "   ".join(
                     f"{key.replace('_', '.')} {ns / 1000:.2f} us" for key, ns in figures.items()))
+        if trip:
+            self.tell("\n" + "\n".join(self.round_trip.bars()))
 
 
 def alive(pid: int) -> bool:

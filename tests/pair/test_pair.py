@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import time
@@ -295,6 +296,12 @@ class BothWays(PairTest):
                 self.assertEqual(set(host["round_trip_ns"]),
                                  {"min", "p50", "p90", "p99", "p99_9", "max", "mean"})
 
+    def test_echo_prints_a_histogram(self) -> None:
+        out, _ = self.finish(self.pair(["--echo", "--count", 300, "--rate", 0],
+                                       ["--echo", "--count", "0", "--quiet"]))
+        bars = re.findall(r"^  below [0-9.]+ us +(\d+) #*$", out, re.M)
+        self.assertEqual(sum(map(int, bars)), 300)
+
     def test_echo_with_every_wait_mode(self) -> None:
         for host_mode in ("spin", "yield", "sleep", "block"):
             for mode in ("adaptive", "spin", "yield", "sleep", "block"):
@@ -317,6 +324,15 @@ class BothWays(PairTest):
         self.assertEqual(json.loads(out)["echo_errors"], 0)
         self.assertIn("the client is gone", err)
         self.finish(second)
+
+    def test_echo_nobody_echoes(self) -> None:
+        host = self.host("--echo", "--rate", 500, "--count", 2, "--stall-timeout", 0.2, "--json")
+        self.wait_live()
+        client = self.client("--count", 0, "--quiet")
+        out, err = self.finish(host, 6)
+        self.assertEqual((json.loads(out)["received"], json.loads(out)["echo_errors"]), (0, 2))
+        self.assertIn("2 messages did not come back", err)
+        self.finish(client)
 
     def test_echo_nobody_comes_back(self) -> None:
         host = self.host("--echo", "--rate", 500, "--quiet")

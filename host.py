@@ -34,6 +34,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import platform
 import select
@@ -366,6 +367,13 @@ class Lane:
 
 # ---- segment -----------------------------------------------------------------------------------
 
+class Found(shared_memory.SharedMemory):
+    """Somebody else's: where it cannot be mapped, __init__ would unlink it."""
+
+    def unlink(self) -> None:
+        pass
+
+
 class Segment:
     """The shared memory object: one host a name, memory reserved, gone at the end."""
 
@@ -424,8 +432,9 @@ class Segment:
             raise Failure(SYSTEM, f"lock file: {error}; set TMPDIR to a folder you can write to")
 
     def drop_lock(self) -> None:
-        with suppress(OSError):  # somebody has swept the temp folder
-            os.unlink(self.lock_path)
+        with suppress(OSError):  # somebody has swept the temp folder, and perhaps another is there
+            if os.path.samestat(os.fstat(self.lock), os.stat(self.lock_path)):
+                os.unlink(self.lock_path)
         os.close(self.lock)
 
     def clear_stale(self, say: Callable[[str], None]) -> None:
@@ -445,14 +454,16 @@ class Segment:
                 os.unlink(self.path)
                 return say("an empty segment was in the way: replaced")
         try:
-            old = shared_memory.SharedMemory(self.name[1:])
+            old = Found(self.name[1:])
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
             raise Failure(REFUSED, f"refused: something else has this name ({error}); "
                                    "choose another --name")
         try:
-            if len(old.buf) < 2 * BLOCK or bytes(old.buf[:8]) not in (MAGIC, bytes(8)):
+            head = bytes(old.buf[:HEADER_SIZE])
+            begun = head[:16] == struct.pack("=8xII", VERSION, HEADER_SIZE)  # by a host, and killed
+            if len(head) < 2 * BLOCK or head[:8] != MAGIC and any(head) and not begun:
                 raise Failure(REFUSED, "refused: the segment of this name was not made by host.py; "
                                        "choose another --name")
             pid = Header.from_buffer_copy(old.buf).host_pid
@@ -471,8 +482,8 @@ class Segment:
             raise
         finally:
             old.close()
-        old.unlink()
-        say(f"a stale segment was in the way (its host, pid {pid}, is gone): replaced")
+        shared_memory.SharedMemory.unlink(old)
+        say(f"a stale segment was in the way (its host, pid {pid}, is silent): replaced")
 
     def forget(self) -> None:
         """Takes the name off the resource tracker's list without unlinking it."""
@@ -480,12 +491,15 @@ class Segment:
 
     def create(self) -> None:
         try:
+            # What SharedMemory would fail at when it has made the segment already, and leave it.
+            resource_tracker.ensure_running()
+            mmap.mmap(-1, self.total, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
             self.shm = shared_memory.SharedMemory(self.name[1:], create=True, size=self.total)
         except FileExistsError:
             raise Failure(NO_CLIENT, "another host of this name started at the same moment; end "
                                      "it, or choose another --name")
         except OSError as error:
-            raise Failure(SYSTEM, f"shm_open of {self.total} bytes: {error.strerror}"
+            raise Failure(SYSTEM, f"cannot create {self.total} bytes: {error.strerror}"
                           + ("; is /dev/shm mounted?" if error.errno == errno.ENOENT else ""))
         if not self.path:
             return
@@ -493,7 +507,9 @@ class Segment:
             # SharedMemory only sets the size; a full /dev/shm would be SIGBUS at some later store.
             with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as segment:
                 self.inode = os.fstat(segment.fileno()).st_ino
-                os.posix_fallocate(segment.fileno(), 0, self.total)
+                error_number = os.posix_fallocate(segment.fileno(), 0, self.total)
+                if error_number:  # PyPy returns it, CPython raises
+                    raise OSError(error_number, os.strerror(error_number))
         except OSError as error:
             self.shm.close()
             self.shm.unlink()

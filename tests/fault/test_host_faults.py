@@ -313,6 +313,26 @@ class Names(FaultTest):
             end.bind(path)
             self.taken("socket")
 
+    def test_cannot_be_mapped(self) -> None:
+        """the name is an object of 200 TB | host: exit 5, it is left alone"""
+        path = f"/dev/shm/{self.name}"
+        with open(path, "wb") as large:
+            large.truncate(200 << 40)
+        self.one_line(self.finish(self.host(), 5)[1], self.name, "refused")
+        self.assertEqual(os.stat(path).st_size, 200 << 40)
+
+    def test_stopped_without_its_name(self) -> None:
+        """a host whose name was unlinked is stopped | its client says stalled, not died; exit 3"""
+        host = self.host()
+        self.wait_live()
+        client = self.client("-n", 0, "-t", 2, "-q")
+        self.wait_attached()
+        os.unlink(f"/dev/shm/{self.name}")
+        self.freeze(host)
+        self.last_line(self.finish(client, 3)[1], self.name, "stalled")
+        self.thaw(host)
+        self.ended(host)
+
     def test_another_users(self) -> None:
         """the name is another user's object | host and client exit 5, it is left alone"""
         require(os.getuid() == 0, "only root can make another user's object")
@@ -375,6 +395,22 @@ class Names(FaultTest):
 
 
 class Memory(FaultTest):
+    def test_limits(self) -> None:
+        """too few descriptors or addresses | one line, exit 1, nothing is left"""
+        said = set()
+        for limit, size in (("-n 6", 64), ("-n 7", 64), ("-n 8", 64), ("-n 9", 64),
+                            ("-v 3000000", 1000000)):
+            with self.subTest(limit=limit):
+                words = self.host_words("--count", 1, "--quiet", "--slots", 2048, "--size", size)
+                host = self.start(["bash", "-c", f'ulimit {limit} && exec "$@"', "bash", *words])
+                _, err = self.finish(host, None)
+                if host.returncode != 0 or size > 64:  # some Pythons need fewer descriptors
+                    self.assertEqual(host.returncode, 1, err)
+                    said.add(self.one_line(err, self.name).split(": ")[-1].strip())
+                self.assertFalse(self.segment_exists())
+        self.assertGreater(len(said), 1)
+        self.happened = ", ".join(sorted(said))
+
     def test_too_small(self) -> None:
         """/dev/shm of 256 KiB, 2.3 MB needed | one line with both sizes, exit 1, no SIGBUS"""
         require(can_unshare(*AS_ROOT, "--mount"), "no mount namespace here")

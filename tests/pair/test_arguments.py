@@ -159,6 +159,9 @@ class Arguments(PairTest):
             if word != "version 2":
                 self.refused(HOST + ["--name", self.name, "--quiet"], 5, "refused")
             os.unlink(path)
+        with open(path, "wb") as segment:  # zeros where our magic would be
+            segment.write(bytes(64) + b"somebody's" + bytes(4000))
+        self.refused(HOST + ["--name", self.name, "--quiet"], 5, "refused")
         with open(path, "wb"):  # empty: its host may be about to size it
             pass
         self.refused(client, 3, "not finished starting")

@@ -60,7 +60,9 @@ class Pythons(PortTest):
         begin = time.monotonic()
         for key, executable in wanted.items():
             with self.subTest(python=label(key)):
-                ran = [suite(self, "port", ["smoke"], 180, HOST_PYTHON=executable)]
+                ran = [suite(self, "port", ["smoke"], 180, HOST_PYTHON=executable),
+                       suite(self, "fault", ["test_host_faults.Memory"], 180,
+                             HOST_PYTHON=executable)]
                 if time.monotonic() - begin < BUDGET_S:
                     ran.append(suite(self, "pair", QUICK, 300, HOST_PYTHON=executable))
                 record("; ".join(ran), "ran", python=label(key), compiler="default build")

@@ -608,7 +608,8 @@ class Host:
         self.child: Optional[subprocess.Popen] = None
         self.stall_ns = int(options.stall_timeout * 1e9)
         self.out = sys.stderr if options.sink == "-" else sys.stdout
-        self.live = (self.out is not None and self.out.isatty() and os.environ.get("TERM") != "dumb"
+        self.live = (self.out is not None and self.out.isatty()
+                     and os.environ.get("TERM", "dumb") != "dumb"
                      and not options.quiet and not options.json and not options.command)
         self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
         self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
@@ -674,7 +675,8 @@ class Host:
 
     def drop(self, pid: int, flags: int, why: str, promised: bool = False) -> None:
         """Takes the lane from a consumer. There is no compare-and-swap here: if a successor took
-        over between the look and the store, it finds its claim gone and claims again."""
+        over between the look and the store, it finds its claim gone, and claims again; or ends, as
+        any that is dropped, where it had been promised all messages."""
         if not pid or self.down.consumer() != (pid, flags):
             return
         self.segment.words[self.down.owner] = 0
@@ -765,7 +767,7 @@ class Host:
             try:
                 length = source.readinto(memory[at:at + size])
             except OSError as error:
-                raise Failure(SYSTEM, f"read {options.input}: {error.strerror}")
+                raise Failure(SYSTEM, f"read {options.input}: {error.strerror}; give another file")
             if not length:  # None: somebody else was faster at a non-blocking source
                 raise EOFError if length == 0 else BlockingIOError
             self.bytes += length
@@ -871,8 +873,9 @@ class Host:
                 self.next_care = 0
                 self.care()
                 if gone(0):  # else it came just now, or is about to die
-                    raise Failure(DATA, f"the client {'died' if self.client_died else 'left'} before "
-                                        f"the end of its stream: {self.options.sink} is incomplete")
+                    how = "died" if self.client_died else "left"
+                    raise Failure(DATA, f"the client {how} before the end of its stream: "
+                                        f"{self.options.sink} is incomplete")
                 continue
             if not payload:  # an empty message ends the stream
                 done()
@@ -893,7 +896,8 @@ class Host:
                     self.care()  # a reader that pauses must not stop the heartbeat
                 at += os.write(self.file.fileno(), payload[at:at + step])
         except OSError as error:
-            raise Failure(SYSTEM, f"write {self.options.sink}: {error.strerror}")
+            raise Failure(SYSTEM, f"write {self.options.sink}: {error.strerror}; give another "
+                                  "file")
 
     # -- from begin to end
 
@@ -948,14 +952,16 @@ class Host:
         return status or code
 
     def start_child(self) -> None:
-        taken = self.options.json or self.options.sink == "-"
+        taken, pinned = self.options.json or self.options.sink == "-", self.options.cpu is not None
         try:
             self.child = subprocess.Popen(
                 self.options.command,
                 stdin=subprocess.DEVNULL if self.options.input == "-" else None,
-                stdout=sys.stderr if taken else None)  # ours is taken: nothing else may go there
+                stdout=sys.stderr if taken else None,  # ours is taken: nothing else may go there
+                preexec_fn=(lambda: os.sched_setaffinity(0, self.options.cpus)) if pinned else None)
         except OSError as error:
-            raise Failure(SYSTEM, f"cannot start {self.options.command[0]}: {error.strerror}")
+            raise Failure(SYSTEM, f"cannot start {self.options.command[0]}: {error.strerror}; "
+                                  "give another COMMAND")
 
     def child_ended(self) -> bool:
         return self.child is not None and self.child.poll() is not None
@@ -1031,7 +1037,7 @@ def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
             if Stop.signal:
                 raise Ended
             if error.errno != errno.ENXIO or not Path(path).is_fifo():
-                raise Failure(SYSTEM, f"open {path}: {error.strerror}")
+                raise Failure(SYSTEM, f"open {path}: {error.strerror}; give another file")
         time.sleep(0.01)  # nobody reads it yet
 
 
@@ -1062,6 +1068,12 @@ def real(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def file_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def parse_options(arguments: List[str]) -> argparse.Namespace:
     parser = Parser(prog="host.py", usage="host.py [options] [-- COMMAND ARG...]",
                     description="Creates a shared memory segment and publishes into it; "
@@ -1076,14 +1088,16 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
         help="messages a lane holds, power of two (1024)")
     add("--count", type=whole(0, 1 << 62), default=0, metavar="N",
         help="stop after N messages; 0: until Ctrl-C (0)")
-    add("--input", metavar="FILE", help="publish FILE ('-': standard input) in messages of --size "
-                                        "bytes; waits for a client; implies --rate 0")
+    add("--input", type=file_name, metavar="FILE",
+        help="publish FILE ('-': standard input) in messages of --size bytes; waits for a client; "
+             "implies --rate 0")
     add("--wait-client", action="store_true", help="publish nothing until a client is attached")
     add("--echo", action="store_true", help="ping-pong: wait for the client's echo of each "
                                             "message, check its bytes, print round-trip timing")
     add("--crc", action="store_true", help="put a CRC-32 on every message")
-    add("--sink", metavar="FILE", help="receive on the up lane, lossless, and write the payloads "
-                                       "to FILE ('-': standard output); publishes nothing")
+    add("--sink", type=file_name, metavar="FILE",
+        help="receive on the up lane, lossless, and write the payloads to FILE ('-': standard "
+             "output); publishes nothing")
     add("--wait", choices=["spin", "yield", "sleep", "block"],
         help="how --echo (spin) and --sink (block, else sleep) wait")
     add("--stall-timeout", type=real(0.001, 1e6), default=1.0, metavar="S",
@@ -1116,11 +1130,14 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
         options.wait = "spin" if not options.sink else "block" if FUTEX_CALL else "sleep"
     try:
         options.name = normalise_name(options.name)
-        options.name.encode()  # SharedMemory takes no other
+        options.name.encode()
+    except UnicodeEncodeError:
+        parser.error(f"segment name {options.name!r} is not UTF-8: SharedMemory takes no other")
     except ValueError as error:
         parser.error(f"segment name {options.name!r} {error}")
     if options.cpu is not None:
         try:
+            options.cpus = os.sched_getaffinity(0)  # COMMAND keeps them
             os.sched_setaffinity(0, [options.cpu])
         except AttributeError:
             parser.error("--cpu: this system cannot pin a process to a CPU")
@@ -1130,9 +1147,12 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
 
 
 def main(arguments: List[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # a name that the terminal's encoding does not have is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     options = parse_options(arguments)
     host = Host(options)
-    if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin":
+    if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin" and not options.quiet:
         host.say("this name is too long for macOS (31 bytes with the slash)")
     if platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
         host.say("the memory order of this program is not proved on this machine "

@@ -2,6 +2,7 @@
 import os
 import signal
 import subprocess
+import sys
 import unittest
 
 from support import CLIENT, HOST, PairTest
@@ -22,7 +23,8 @@ class Arguments(PairTest):
         for words in (["--size", "0"], ["--slots", "3"], ["--slots", "131072"], ["--rate", "-1"],
                       ["--rate", "nan"], ["--count", "abc"], ["--count", "-1"], ["--count", "1x"],
                       ["--size", "1e3"], ["--cpu", "999"], ["--wait", "doze"],
-                      ["--stall-timeout", "0"], ["--rate", "1e-310"]):
+                      ["--stall-timeout", "0"], ["--rate", "1e-310"], ["--input", ""],
+                      ["--sink", ""]):
             self.refused(command + words, 2, "host.py: ", words[0], "--help")
         self.refused(command + ["--frobnicate"], 2, "--frobnicate")
         self.refused(command + ["--siz", "3"], 2, "--siz")  # no abbreviations
@@ -32,7 +34,7 @@ class Arguments(PairTest):
         self.refused(command + ["--json", "--sink", "-"], 2, "standard output")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
                           ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long"),
-                          (b"\xff", "utf-8")):
+                          (b"\xff", "UTF-8")):
             self.refused(HOST + ["--name", name], 2, why)
         for words in (["--rate", " 5"], ["--rate", "1_0"], ["--stall-timeout", "1 "]):
             self.refused(command + words, 2, words[0], "not a number")
@@ -86,6 +88,17 @@ class Arguments(PairTest):
                               ["--quiet", "--output", output]))
         with open(output, "rb") as file:  # and who may begins anew
             self.assertEqual(file.read(), b"\1")
+
+    def test_a_name_that_the_terminal_cannot_write(self) -> None:
+        out, _ = self.finish(self.start(HOST + ["--name", self.name + "\u00e9", "--count", "3"],
+                                        env={"PYTHONIOENCODING": "ascii"}))
+        self.assertIn(self.name + "\\xe9", out)
+
+    def test_command_is_not_pinned(self) -> None:
+        code = "import os, sys; sys.exit(len(os.sched_getaffinity(0)))"
+        cpus = os.sched_getaffinity(0)
+        self.finish(self.host("--cpu", min(cpus), "--quiet", "--", sys.executable, "-c", code),
+                    len(cpus))
 
     def test_nobody_hears_the_warning(self) -> None:
         name = self.name + 20 * "x"

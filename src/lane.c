@@ -9,23 +9,15 @@
 #define WAKE_AGAIN_NS   1000000u
 
 /* The word that pid and flags make together, in this machine's byte order. */
-static uint64_t owner_word(uint32_t pid, uint32_t flags)
-{
-    const struct shm_lane word = {.consumer_pid = pid, .consumer_flags = flags};
-    return atomic_load_explicit(&word.owner, memory_order_relaxed);
-}
-
-static uint32_t pid_of(uint64_t owner)
-{
-    const struct shm_lane word = {.owner = owner};
-    return word.consumer_pid;
-}
-
-static uint32_t flags_of(uint64_t owner)
-{
-    const struct shm_lane word = {.owner = owner};
-    return word.consumer_flags;
-}
+union owner {
+    struct {
+        uint32_t pid, flags;
+    };
+    uint64_t word;
+};
+#define OWNER(p, f)     (((union owner){.pid = (p), .flags = (f)}).word)
+#define PID_OF(word_)   (((union owner){.word = (word_)}).pid)
+#define FLAGS_OF(word_) (((union owner){.word = (word_)}).flags)
 
 static struct shm_slot *slot_of(const struct lane *lane, uint64_t n)
 {
@@ -60,17 +52,19 @@ enum lane_result lane_open(struct lane *lane, void *base, const struct shm_heade
 enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uint32_t *other)
 {
     struct shm_lane *shared = lane->shared;
-    const uint64_t mine = owner_word(pid, flags | SHM_ATTACHED);
-    uint64_t claim = owner_word(pid, 0), promised = owner_word(pid, flags);
+    const uint64_t mine = OWNER(pid, flags | SHM_ATTACHED);
+    uint64_t claim = OWNER(pid, 0), promised = OWNER(pid, flags);
     uint64_t found = atomic_load_explicit(&shared->owner, memory_order_relaxed);
 
     do {
-        *other = pid_of(found);
+        *other = PID_OF(found);
         if (*other != 0 && *other != pid && !process_is_gone(*other))
             return LANE_BUSY;
     } while (!atomic_compare_exchange_weak_explicit(&shared->owner, &found, claim,
                                                     memory_order_acq_rel, memory_order_relaxed));
 
+    /* A predecessor may have been killed, or dropped, in its sleep. */
+    atomic_store_explicit(&shared->waiting, 0, memory_order_relaxed);
     /* The cursor first, then the flags: the producer believes the cursor once it sees LOSSLESS. */
     if (begin_at_head(lane) != LANE_OK)
         return LANE_DAMAGED;
@@ -192,7 +186,7 @@ void lane_release(struct lane *lane, const struct lane_message *message)
     /* SYNC cursor store (release): pairs with the producer's cursor load; the payload was read
      * before the producer may write over it. Where nobody waits for it, not every time: the
      * producer would lose the line in which it looks for a sleeper. lane_restore makes it good. */
-    if (lane->owner != 0 && (flags_of(lane->owner) & SHM_LOSSLESS || message->n % 16 == 0))
+    if (lane->owner != 0 && (FLAGS_OF(lane->owner) & SHM_LOSSLESS || message->n % 16 == 0))
         atomic_store_explicit(&lane->shared->cursor, message->n, memory_order_release);
 }
 
@@ -208,12 +202,13 @@ void lane_restore(struct lane *lane)
 bool lane_readable(struct lane *lane)
 {
     const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
-    const uint64_t seq =
-        atomic_load_explicit(&slot_of(lane, lane->next)->seq, memory_order_relaxed);
 
     if (head - lane->head > IMPOSSIBLE_JUMP || !still_ours(lane))
         return true;
-    return head >= lane->next && (int64_t)(seq - 2 * lane->next) >= 0;
+    if (head < lane->next)
+        return false;
+    const struct shm_slot *slot = slot_of(lane, lane->next);
+    return (int64_t)(atomic_load_explicit(&slot->seq, memory_order_relaxed) - 2 * lane->next) >= 0;
 }
 
 /* ---- writing ---- */
@@ -225,7 +220,7 @@ bool lane_writable(struct lane *lane)
     /* Pairs with the fence in lane_claim: our last store of head is out before we look at flags. */
     atomic_thread_fence(memory_order_seq_cst);
     const uint32_t flags =
-        flags_of(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed));
+        FLAGS_OF(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed));
     if (flags & SHM_LOSSLESS) {
         /* SYNC cursor load (acquire): pairs with "cursor store". It only ever moves forward, and
          * never past what was published; anything else is a dropped consumer's late store. */
@@ -270,7 +265,7 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
     atomic_store_explicit(&lane->shared->head, n, memory_order_release);
 
     const uint64_t owner = atomic_load_explicit(&lane->shared->owner, memory_order_relaxed);
-    if (flags_of(owner) & SHM_BLOCKS) {
+    if (FLAGS_OF(owner) & SHM_BLOCKS) {
         /* SYNC wake (full fence): pairs with the one in waiter_block. Either we see that it waits,
          * or it sees our head; with neither it would sleep on a message that is there. */
         atomic_thread_fence(memory_order_seq_cst);
@@ -293,6 +288,6 @@ uint64_t lane_unread(struct lane *lane)
 
 bool lane_has_consumer(const struct lane *lane)
 {
-    return flags_of(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed)) &
+    return FLAGS_OF(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed)) &
            SHM_ATTACHED;
 }

@@ -69,6 +69,7 @@ static void waiter_block(struct waiter *waiter, uint64_t next)
 {
     struct shm_lane *lane = waiter->sleep_on;
     const struct timespec longest = {.tv_nsec = BLOCK_LONGEST};
+    const uint64_t owner = atomic_load_explicit(&lane->owner, memory_order_relaxed);
 
     /* Ours is exact only now (lane_release): the producer tells by it that we sleep anew. */
     atomic_store_explicit(&lane->cursor, next - 1, memory_order_release);
@@ -83,7 +84,9 @@ static void waiter_block(struct waiter *waiter, uint64_t next)
             atomic_load_explicit(&lane->head, memory_order_relaxed) != head)
             waiter->missed_wakeups++;
     }
-    atomic_store_explicit(&lane->waiting, 0, memory_order_relaxed);
+    /* Who was stopped in his sleep and dropped does not end his successor's. */
+    if (atomic_load_explicit(&lane->owner, memory_order_relaxed) == owner)
+        atomic_store_explicit(&lane->waiting, 0, memory_order_relaxed);
 }
 
 void waiter_wake(_Atomic uint64_t *head)

@@ -21,7 +21,7 @@ from support import CLIENT, HOST, ROOT, SLOW, PairTest, can_unshare, require  # 
 BUILD = os.environ.get("BUILD_DIR", os.path.join(ROOT, "build"))
 HOSTILE = os.path.join(BUILD, "tests", "fault_hostile")
 AS_ROOT = [] if os.getuid() == 0 else ["--user", "--map-root-user"]  # in a namespace of our own
-OWNER, CURSOR, HEAD = 256 + 136, 256 + 128, 256  # of the down lane
+OWNER, CURSOR, HEAD, WAITING = 256 + 136, 256 + 128, 256, 256 + 144  # of the down lane
 
 
 class FaultTest(PairTest):

@@ -7,7 +7,7 @@ import sys
 import unittest
 from typing import List
 
-from faults import CURSOR, OWNER, FaultTest
+from faults import CURSOR, OWNER, WAITING, FaultTest
 
 
 class Lossless(FaultTest):
@@ -64,6 +64,23 @@ class Lossless(FaultTest):
             report = self.finish_json(successor)
             self.assertEqual((report["messages"], report["lost"]), (20000, 0))
         self.assertEqual(json.loads(self.ended(host)[0])["dropped_clients"], 3)
+
+    def test_wakes_in_its_sleep(self) -> None:
+        """a dropped client wakes up in its futex while its successor sleeps | that one is woken"""
+        host = self.host("--rate", 20, "--slots", 4, "--stall-timeout", 0.3, "--json")
+        self.wait_live()
+        old = self.client("-l", "-w", "block", "-n", 0, "-q")
+        self.until(lambda: self.peek_word(WAITING, 4), "it sleeps")
+        self.freeze(old)
+        self.until(lambda: self.peek_word(OWNER) == 0, "the host has dropped it")
+        successor = self.client("-l", "-w", "block", "-n", 20, "--json")
+        self.until(lambda: self.peek_word(OWNER, 4) == successor.pid, "the successor reads")
+        self.until(lambda: self.peek_word(CURSOR) == self.head() and self.peek_word(WAITING, 4),
+                   "it sleeps, too")
+        self.thaw(old)
+        self.finish(old, 6)
+        self.assertEqual(self.finish_json(successor)["missed_wakeups"], 0)
+        self.ended(host)
 
     def test_late_stores(self) -> None:
         """cursors of a dropped client stored 300 times under a LOSSLESS reader | nothing lost"""

@@ -24,7 +24,7 @@ enum segment_result {
 enum segment_access {
     SEGMENT_READ_WRITE, /* consumer: maps for writing */
     SEGMENT_OBSERVE,    /* maps read-only: can harm nobody */
-    SEGMENT_PEEK,       /* read-only, and takes it in any state */
+    SEGMENT_PEEK,       /* read-only, and takes a dead host's, too */
 };
 
 enum host_state { HOST_LIVE, HOST_CLOSED, HOST_STALLED, HOST_DIED, HOST_SHRUNK };
@@ -62,6 +62,9 @@ enum segment_result segment_check(struct segment *segment, const void *header, u
 
 /* @param now_ns  clock_now_ns(); call it at least every 100 ms while nothing comes */
 enum host_state segment_host(struct segment *segment, uint64_t now_ns);
+
+/* @return true when the name is gone, or another object's (where the system can tell) */
+bool segment_unlinked(const struct segment *segment);
 
 /* Takes SIGBUS, once a process: pages that vanish under the map become zeros, and segment_host says
  * HOST_SHRUNK. */

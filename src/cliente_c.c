@@ -297,6 +297,8 @@ static enum end wait_until(struct client *c, bool (*ready)(struct lane *), struc
             return host_ended(c, host);
         if (host == HOST_CLOSED || host == HOST_DIED) /* what it published before still counts */
             return ready(lane) ? GO_ON : host_ended(c, host);
+        if (host == HOST_STALLED && c->options.reattach && segment_unlinked(&c->segment))
+            return host_ended(c, host); /* another may have this name already */
         if (host != c->report.host) {
             c->report.host = host;
             say(c, EXIT_DONE, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,

@@ -61,14 +61,10 @@ bool process_is_gone(uint64_t pid)
     return after_name != NULL && strncmp(after_name, ") Z", 3) == 0;
 }
 
-static bool host_is_gone(const struct segment *segment)
+bool segment_unlinked(const struct segment *segment)
 {
     struct stat now;
 
-    if (process_is_gone(segment->header.host_pid))
-        return true;
-    /* Its pid may be another process' by now. A name that is gone and a heart that stands still
-     * are proof enough. */
     return segment->had_link && fstat(segment->fd, &now) == 0 && now.st_nlink == 0;
 }
 
@@ -224,7 +220,7 @@ static enum segment_result check_alive(struct segment *segment)
             return SEGMENT_OK;
         nanosleep(&step, NULL);
     }
-    if (host_is_gone(segment))
+    if (process_is_gone(segment->header.host_pid))
         return say(segment, SEGMENT_DIED,
                    "its host (pid %" PRIu64 ") died and left it behind; start host.py again, it "
                    "replaces it",
@@ -298,7 +294,10 @@ enum host_state segment_host(struct segment *segment, uint64_t now_ns)
     }
     if (now_ns - segment->moved_ns < SHM_SILENCE_NS)
         return HOST_LIVE;
-    return host_is_gone(segment) ? HOST_DIED : HOST_STALLED;
+    struct stat found; /* cut off behind the pages that are looked at while nothing comes? */
+    if (fstat(segment->fd, &found) == 0 && (uint64_t)found.st_size < segment->size)
+        return HOST_SHRUNK;
+    return process_is_gone(segment->header.host_pid) ? HOST_DIED : HOST_STALLED;
 }
 
 /* A truncated segment: put zeros where its pages were and set a flag. mmap is a bare system call,

@@ -9,12 +9,14 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -41,6 +43,7 @@ enum end {
     END_HOST,    /* report.host says how */
     END_SILENT,  /* nothing within the time-out */
     END_DROPPED, /* the host took us for dead */
+    END_LAPPED,  /* each message was overwritten before it was read */
     END_DAMAGED, /* the segment holds what no host writes */
 };
 
@@ -61,6 +64,7 @@ struct client {
     struct report report;
     FILE *text;            /* statistics: standard output, unless the payloads go there */
     int output, source;    /* descriptors, or -1 */
+    bool output_is_file;   /* a regular one: never full for the moment */
     char *stage;           /* what --output gets, where it is not written from the slot */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
     enum exit_code exit_code;
@@ -144,9 +148,10 @@ static uint64_t parse_number(const char *option, const char *text, uint64_t most
 static uint64_t parse_seconds(const char *option, const char *text)
 {
     char *end;
-    const double value = strtod(text, &end);
+    const double value = strtod(text, &end); /* would take 0x5, or a blank before it, too */
 
-    if (end == text || *end != '\0' || !(value >= 0 && value <= 1e6))
+    if (text[strspn(text, "0123456789.e+-")] || end == text || *end ||
+        !(value >= 0 && value <= 1e6))
         usage_error("%s %s: not a number of seconds from 0 to 1000000", option, text);
     return (uint64_t)(value * 1e9);
 }
@@ -204,13 +209,16 @@ static struct options parse_options(int argc, char **argv)
         {"version", no_argument, NULL, VERSION_ASKED},
         {NULL, 0, NULL, 0},
     };
+    static const char shorts[] = ":n:t:w:leo:s:f:vrc:jqh";
     const char *given[END] = {NULL}; /* by option: its value, or "" */
     int option;
 
     opterr = 0; /* one line of ours, not getopt's */
-    while ((option = getopt_long(argc, argv, ":n:t:w:leo:s:f:vrc:jqh", longs, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
         if (option == ':')
             usage_error("%s: its value is missing", argv[optind - 1]);
+        if (option == '?' && optopt > 0 && optopt <= 'z' && strchr(shorts, optopt) == NULL)
+            usage_error("-%c: unknown option", optopt);
         if (option == '?')
             usage_error("%s: unknown option, or a value where none belongs", argv[optind - 1]);
         given[option] = optarg != NULL ? optarg : "";
@@ -258,6 +266,8 @@ static struct options parse_options(int argc, char **argv)
                     "--reattach");
     if (given['f'] && !o.output)
         usage_error("--format: tells how --output writes; give --output FILE, or '-'");
+    if (o.json && o.peek)
+        usage_error("--peek: prints text, goes not with --json");
     if (o.json && o.output && strcmp(o.output, "-") == 0)
         usage_error("--json: standard output is taken by --output -");
 
@@ -403,7 +413,7 @@ static enum end reattach(struct client *c)
 {
     const uint64_t begin = clock_now_ns();
     const char *how = host_state_names[c->report.host];
-    const struct shm_header old = c->segment.header;
+    const struct segment old = c->segment;
 
     take_counts(c);
     lane_leave(&c->down);
@@ -412,7 +422,8 @@ static enum end reattach(struct client *c)
     if (end == GO_ON && !c->options.observe)
         end = claim(c);
     if (end != GO_ON) {
-        c->segment.header = old; /* the report is of what was received from that one */
+        c->segment.header = old.header; /* the report is of what was received from that one */
+        c->segment.step_ns = old.step_ns;
         return end;
     }
     c->report.reattached++;
@@ -426,21 +437,28 @@ static enum end reattach(struct client *c)
 
 /* ---- the two loops ---- */
 
+/* Never waits in write itself: a signal just before it would be missed. */
 static enum end write_all(struct client *c, const void *bytes, size_t length)
 {
+    struct pollfd ready = {.fd = c->output, .events = POLLOUT};
     const char *from = bytes;
 
     while (length > 0) {
-        const ssize_t written = write(c->output, from, length);
+        if (!c->output_is_file && poll(&ready, 1, 50) <= 0) {
+            if (stop)
+                return END_DONE;
+            continue;
+        }
+        const size_t step = c->output_is_file || length < PIPE_BUF ? length : PIPE_BUF;
+        const ssize_t written = write(c->output, from, step);
         if (written >= 0) {
             from += written;
             length -= (size_t)written;
         } else if (errno == EFAULT) { /* how the kernel meets pages that are gone */
             return host_ended(c, HOST_SHRUNK);
-        } else if (errno != EINTR) {
-            return say(c, EXIT_SYSTEM, "write to %s: %s", c->options.output, strerror(errno));
-        } else if (stop) {
-            return END_DONE;
+        } else if (errno != EINTR && errno != EAGAIN) {
+            return say(c, EXIT_SYSTEM, "write to %s: %s; give another FILE", c->options.output,
+                       strerror(errno));
         }
     }
     return GO_ON;
@@ -523,7 +541,7 @@ static enum end receive(struct client *c)
                        !(c->segment.header.flags & SHM_FLAG_CRC);
     const size_t room = sizeof r->live_sample;
     struct lane_message message;
-    uint64_t fruitless = 0, since_ns = 0; /* looks without a message, and since when */
+    uint64_t empty = 0, since_ns = 0; /* since when all looks were in vain */
 
     while (!stop) {
         enum end end = GO_ON;
@@ -540,7 +558,7 @@ static enum end receive(struct client *c)
             if (end != GO_ON)
                 return end;
             if (result == LANE_OK) {
-                fruitless = 0;
+                since_ns = 0;
                 record(c, &message, now);
                 lane_release(lane, &message);
                 if (r->messages == c->options.count)
@@ -549,11 +567,11 @@ static enum end receive(struct client *c)
             }
         }
         /* Lapped, pending or dropped again and again: waiting has a time-out, so has this. */
-        if (++fruitless % 64 == 0) {
+        if (result != LANE_EMPTY || ++empty % 64 == 0) {
             const uint64_t now = clock_now_ns();
-            since_ns = fruitless == 64 ? now : since_ns;
+            since_ns = since_ns ? since_ns : now;
             if (now - since_ns > c->options.timeout_ns + SHM_SILENCE_NS)
-                return END_DAMAGED;
+                return result == LANE_LAPPED ? END_LAPPED : END_DAMAGED;
         }
         switch (result) {
         case LANE_EMPTY:
@@ -597,13 +615,13 @@ static enum end send_source(struct client *c)
         const enum end end = stop ? END_DONE : wait_until(c, lane_writable, &c->up, 0);
         if (end != GO_ON)
             return end;
-        while (more && poll(&ready, 1, 50) <= 0) { /* a quiet source; meanwhile the host may go */
+        do { /* a quiet source; meanwhile the host may go */
             const enum host_state host = segment_host(&c->segment, clock_now_ns());
             if (stop)
                 return END_DONE;
             if (host != HOST_LIVE && host != HOST_STALLED)
                 return host_ended(c, host);
-        }
+        } while (more && poll(&ready, 1, 50) <= 0);
         if (lane_reserve(&c->up, &payload) != LANE_OK)
             continue;
         length = more ? read(c->source, payload, c->up.capacity) : 0;
@@ -612,7 +630,8 @@ static enum end send_source(struct client *c)
         if (length < 0 && errno == EFAULT)
             return host_ended(c, HOST_SHRUNK);
         if (length < 0)
-            return say(c, EXIT_SYSTEM, "read %s: %s", c->options.source, strerror(errno));
+            return say(c, EXIT_SYSTEM, "read %s: %s; give another FILE", c->options.source,
+                       strerror(errno));
         lane_commit(&c->up, (uint32_t)length, 0, crc_for(c, payload, (uint32_t)length, c->up.next));
         if (length > 0) {
             r->last_seen_ns = clock_now_ns();
@@ -641,14 +660,21 @@ static void conclude(struct client *c, enum end end)
         say(c, EXIT_DATA, "the host closed before it took everything");
     else if (end == END_SILENT)
         say(c, EXIT_NO_HOST,
-            r->host == HOST_STALLED
-                ? "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it"
+            r->host == HOST_STALLED ? "the host (pid %" PRIu64
+                                      ") is stalled: silent for %g s; continue or restart it"
+            : r->sending
+                ? "the host (pid %" PRIu64 ") lives, but took nothing for %g s; see --timeout"
                 : "the host (pid %" PRIu64 ") lives, but sent nothing for %g s; see --timeout",
             c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
     else if (end == END_DROPPED)
         say(c, EXIT_DATA,
             "the host dropped this client: it had not moved for the host's --stall-timeout, or its "
             "pid is unknown there; read faster, raise that, or in a container add --pid=host");
+    else if (end == END_LAPPED)
+        say(c, EXIT_DATA,
+            "each message was overwritten before it was read, %" PRIu64 " of them; more --slots, a "
+            "lower --rate, or --lossless",
+            r->lost);
     else if (end == END_DAMAGED)
         say(c, EXIT_REFUSED,
             "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
@@ -712,7 +738,7 @@ static int open_file(struct client *c, const char *path, int flags, int standard
         return -1;
     const int fd = strcmp(path, "-") == 0 ? standard : open(path, flags | O_CLOEXEC, 0666);
     if (fd < 0 && !stop) /* a FIFO waits for its other end */
-        say(c, EXIT_SYSTEM, "open %s: %s", path, strerror(errno));
+        say(c, EXIT_SYSTEM, "open %s: %s; give another FILE", path, strerror(errno));
     return fd;
 }
 
@@ -730,7 +756,7 @@ int main(int argc, char **argv)
     c.text = to_stdout ? stderr : stdout;
     c.segment.fd = c.output = c.source = -1;
     c.next_live_ns = UINT64_MAX;
-    if (no_stdout && (to_stdout || !c.options.quiet)) {
+    if (no_stdout && (to_stdout || c.options.json || !c.options.quiet)) {
         say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");
         return (int)c.exit_code;
     }
@@ -746,6 +772,8 @@ int main(int argc, char **argv)
 
     c.output = open_file(&c, c.options.output, O_WRONLY | O_CREAT, STDOUT_FILENO);
     c.source = open_file(&c, c.options.source, O_RDONLY, STDIN_FILENO);
+    struct stat found;
+    c.output_is_file = c.output >= 0 && fstat(c.output, &found) == 0 && S_ISREG(found.st_mode);
     if (c.exit_code == EXIT_DONE && !stop)
         run(&c);
     if (c.output >= 0 && !to_stdout && close(c.output) != 0)

@@ -122,11 +122,13 @@ class Arguments(PairTest):
         command = CLIENT + ["--timeout", "0.05", "--quiet"]
         for words in (["--count", "abc"], ["--count", "-1"], ["--count", " 1"], ["--count", "1x"],
                       ["--count", "99999999999999999999"], ["--timeout", "soon"],
-                      ["--timeout", "-1"], ["--timeout", "nan"], ["--wait", "doze"],
+                      ["--timeout", "0x5"], ["--timeout", " 5"], ["--timeout", "-1"], ["--timeout", "nan"], ["--wait", "doze"],
                       ["--cpu", "999"], ["--format", "xml"]):
             self.refused(command + words + [self.name], 2, "cliente_c: ", words[0])
         self.refused(command + ["--frobnicate", self.name], 2, "--frobnicate", "--help")
         self.refused(command + ["-Z", self.name], 2, "-Z")
+        self.refused(command + ["-jZq", self.name], 2, "-Z")
+        self.refused(command + ["--peek", "--json", self.name], 2, "--peek")
         self.refused(command + [self.name, "trailing"], 2, "trailing")
         self.refused(command + ["--count"], 2, "--count", "missing")
         self.refused(command + ["--observe", "--lossless", self.name], 2, "--observe")
@@ -147,6 +149,8 @@ class Arguments(PairTest):
                                        ["--quiet", "--lossless", "--output", "/dev/full"]), 1)
         self.one_line(err, "/dev/full", "No space left")
         shell = 'exec "$0" "$@" >&-'
+        self.refused(["sh", "-c", shell, *CLIENT, "--quiet", "--json", self.name], 1,
+                     "standard output is closed")
         self.refused(["sh", "-c", shell, *CLIENT, "--timeout", "0.05", self.name], 1,
                      "standard output is closed")
         for option in ("--json", "--wait-client"):

@@ -1,5 +1,6 @@
 """The two programs as a user runs them."""
 import base64
+import fcntl
 import json
 import os
 import pty
@@ -7,6 +8,8 @@ import random
 import re
 import signal
 import subprocess
+import sys
+import termios
 import time
 import unittest
 from typing import List
@@ -178,6 +181,23 @@ class Copies(PairTest):
     def test_every_wait_mode(self) -> None:
         for mode in ("adaptive", "spin", "yield", "sleep", "block"):
             self.copy(os.urandom(50_000), ("--slots", 4), ("--lossless", "--wait", mode))
+
+    def test_ctrl_c_while_nobody_reads(self) -> None:
+        host = self.host("--size", 1_000_000, "--slots", 4, "--rate", 0, "--quiet")
+        self.wait_live()
+        for options in ([], ["--lossless"]):
+            client = self.client("--output", "-", "--quiet", *options, text=False)
+            waiting = bytearray(4)
+
+            def is_full() -> bool:
+                fcntl.ioctl(client.stdout, termios.FIONREAD, waiting)
+                return int.from_bytes(waiting, sys.byteorder) >= 1 << 16
+            self.until(is_full, "the pipe is full")
+            client.send_signal(signal.SIGINT)
+            client.wait()  # without a byte read
+            self.finish(client)
+        host.terminate()
+        self.finish(host)
 
     def test_live_stream_is_not_held_back(self) -> None:
         process = self.pair(["--input", "-", "--size", "4096", "--quiet"],

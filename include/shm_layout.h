@@ -98,7 +98,7 @@ struct shm_slot {
  * payload longer than this goes on with (n + i) % 251 for byte i. */
 struct shm_sample {
     uint64_t index;    /* n */
-    double time_s;     /* n / 1000: the sensor's own clock, 1 kHz */
+    double time_s;     /* n * 0.001: the sensor's own clock, 1 kHz */
     float accel[3];    /* m/s^2 */
     float gyro[3];     /* rad/s */
     float temperature; /* degrees Celsius */

@@ -242,7 +242,7 @@ class Twice(FaultTest):
         self.happened = "stalled, goes on; -t 1.5: exit 3"
 
     def test_stopped_before_a_full_ring(self) -> None:
-        """host stopped for 2 s while it waits for room, alone or with its client | nobody is dropped"""
+        """host stopped for 2 s before a full ring, alone or with its client | nobody is dropped"""
         for both in (False, True):
             with self.subTest(both=both):
                 host = self.host("--rate", 0, "--slots", 16, "--json")

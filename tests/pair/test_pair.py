@@ -412,12 +412,13 @@ class BothWays(PairTest):
             self.one_line(err, "is incomplete")
 
     def test_source_leaves_in_the_middle(self) -> None:
-        """Who only reads does not end a sink; a source that leaves without the end of its stream does,
-        and that is said."""
+        """Who only reads does not end a sink; a source that leaves without the end of its stream
+        does, and that is said."""
         host = self.host("--sink", self.path("out"), "--quiet")
         self.wait_live()
         self.finish(self.client("-t", 0.1, "-q"), 3)
-        client = self.client("--source", "-", "--quiet", stdin=subprocess.PIPE, bufsize=0, text=False)
+        client = self.client("--source", "-", "--quiet", stdin=subprocess.PIPE, text=False,
+                             bufsize=0)
         client.stdin.write(b"begin")
         self.until(lambda: os.path.getsize(self.path("out")) == 5, "the begin is there")
         client.send_signal(signal.SIGINT)

@@ -126,8 +126,8 @@ class Writer(PairTest):
         self.assertLessEqual(max(ages), 100_000_000 - 30_000_000)
 
     def test_sink_takes_what_command_left(self) -> None:
-        """COMMAND has ended without waiting for its last messages to be taken; the empty one that ends
-        the stream is not among them."""
+        """COMMAND has ended without waiting for its last messages to be taken; the empty one that
+        ends the stream is not among them."""
         product = self.product("--sink", self.path("out"), "--slots", "64", "--wait", "sleep")
         product.file, product.regular = host.open_file(self.path("out"), os.O_WRONLY | os.O_CREAT, 1)
         product.child = subprocess.Popen(["true"])

@@ -688,10 +688,8 @@ class Host:
         """Slow path of the writer: waits until message n may overwrite message n - slots."""
         down, slots, words = self.down, self.down.slots, self.segment.words
         release, acquire = down.fence
-        moved = looks = 0
+        now = moved = looks = 0  # no look at the clock before there is something to wait for
         while True:
-            now = self.care() - self.away  # before the look at the cursor: we may be stopped here
-            moved = moved or now
             release(); acquire()  # pairs with the fence in lane_claim (src/lane.c)
             pid, flags = down.consumer()
             if not flags & LOSSLESS or not pid:
@@ -709,6 +707,8 @@ class Host:
                 self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
             if looks > 200:
                 time.sleep(50e-6)
+            now = self.care() - self.away  # before the next look: we may be stopped in between
+            moved = moved or now
 
     def wait_for_client(self, timeout_s: float = float("inf")) -> None:
         begin = clock()

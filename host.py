@@ -693,7 +693,7 @@ class Host:
             release(); acquire()  # pairs with the fence in lane_claim (src/lane.c)
             pid, flags = down.consumer()
             if not flags & LOSSLESS or not pid:
-                return n + slots // 2 - 1  # ask again before a new client could be overrun
+                return n + slots - 1  # who claims from now on begins with message n, or behind it
             cursor = words[down.cursor]  # SYNC cursor load; no later store can overtake it
             if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
                 down.seen_cursor = cursor

@@ -229,8 +229,9 @@ bool lane_writable(struct lane *lane)
             lane->cursor = cursor;
         lane->limit = lane->cursor + lane->slot_count;
     } else {
-        /* Nobody to wait for; look again before a consumer that comes now could be overrun. */
-        lane->limit = lane->next + lane->slot_count / 2 - 1;
+        /* Nobody to wait for. Who claims from now on begins with message next, or behind it: so far
+         * nothing of his is overwritten. */
+        lane->limit = lane->next + lane->slot_count - 1;
     }
     return lane->next <= lane->limit;
 }

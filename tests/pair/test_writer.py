@@ -79,6 +79,8 @@ class Writer(PairTest):
             publish(lambda _at, _n: 1, 0, 99)
         self.assertEqual(asked, [(2, 0), (5, 4), (8, 7)])
         self.assertEqual(self.slot(product, 8).seq, 8)  # still message 4, whole
+        # Who claims right behind the look that found nobody may begin with message 9.
+        self.assertEqual(product.make_room(9), 12)
 
     def test_one_wake_call_until_the_sleeper_has_run(self) -> None:
         product, now, woken = self.product("--slots", "64"), [10 ** 12], []

@@ -171,6 +171,29 @@ static void lossless_waits(void)
 }
 
 /* A second consumer is refused while the first lives, and takes over from one that is gone. */
+/* A writer that has found nobody does not ask again before it would overwrite what belongs to one
+ * who has claimed the lane right after that look. */
+static void claimed_behind_the_look(void)
+{
+    struct lane writer, reader;
+    struct lane_message message;
+    unsigned char *payload;
+    uint32_t other;
+
+    open_both(&writer, &reader);
+    CHECK(lane_reserve(&writer, &payload) == LANE_OK);
+    CHECK(lane_claim(&reader, (uint32_t)getpid(), SHM_LOSSLESS, &other) == LANE_OK);
+    for (int i = 0; i < SLOTS; i++)
+        publish(&writer);
+    CHECK(!lane_writable(&writer));
+    for (uint64_t n = 1; n <= SLOTS; n++) {
+        CHECK(lane_next(&reader, &message) == LANE_OK && message.n == n && whole(&message));
+        CHECK(lane_confirm(&reader, &message) == LANE_OK);
+        lane_release(&reader, &message);
+    }
+    CHECK(reader.lost == 0);
+}
+
 static void one_consumer(void)
 {
     struct lane writer, first, second;
@@ -317,6 +340,7 @@ int main(void)
     torn_before_look();
     lapped_exactly();
     lossless_waits();
+    claimed_behind_the_look();
     one_consumer();
     late_store();
     claim_misses_nothing();

@@ -181,14 +181,14 @@ class Latency:
                 "mean": round(self.sum / self.count, 1)}
 
     def bars(self) -> List[str]:
-        """One line an octave, as report.c prints them."""
+        """One line an octave, as report.c prints them; of one duration at least."""
         octaves: Counter = Counter()
         for end, count in self.counts.items():
             octaves[(end - 1).bit_length()] += count
-        most = max(octaves.values(), default=1)
+        most = max(octaves.values())
         return [f"  below {(1 << bits) / 1000:.2f} us".ljust(20) + f"{octaves[bits]:10} "
                 + "#" * -(-octaves[bits] * 40 // most)
-                for bits in range(min(octaves, default=1), max(octaves, default=0) + 1)]
+                for bits in range(min(octaves), max(octaves) + 1)]
 
 
 # ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
@@ -1147,9 +1147,8 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
 
 
 def main(arguments: List[str]) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if stream:  # a name that the terminal's encoding does not have is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout:  # a name that its encoding does not have is no reason to fail; stderr does so
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_options(arguments)
     host = Host(options)
     if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin" and not options.quiet:

@@ -658,11 +658,13 @@ static void conclude(struct client *c, enum end end)
             c->segment.header.host_pid);
     else if (end == END_HOST && c->options.source && lane_unread(&c->up) > 0)
         say(c, EXIT_DATA, "the host closed before it took everything");
+    else if (end == END_SILENT && r->host == HOST_STALLED)
+        say(c, EXIT_NO_HOST,
+            "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it",
+            c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
     else if (end == END_SILENT)
         say(c, EXIT_NO_HOST,
-            r->host == HOST_STALLED ? "the host (pid %" PRIu64
-                                      ") is stalled: silent for %g s; continue or restart it"
-            : r->sending
+            r->sending
                 ? "the host (pid %" PRIu64 ") lives, but took nothing for %g s; see --timeout"
                 : "the host (pid %" PRIu64 ") lives, but sent nothing for %g s; see --timeout",
             c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import unittest
@@ -80,12 +79,9 @@ class Signals(FaultTest):
         name, delay = f"{self.name}-{number}-{i}", dice.uniform(0, 0.25)
         host = self.start(HOST + ["--name", name, *map(str, dice.choice(self.KINDS))])
 
-        def handled() -> bool:  # before host.py has begun, Python itself would be hit
-            with open(f"/proc/{host.pid}/status") as status:
-                caught = next(line for line in status if line.startswith("SigCgt"))
-            return (bool(int(caught.split()[1], 16) >> signal.SIGTERM - 1 & 1)
-                    or host.poll() is not None)
-        self.until(handled, "the handlers are there")
+        # Before host.py has begun, Python itself would be hit.
+        self.until(lambda: self.catches_sigterm(host.pid) or host.poll() is not None,
+                   "the handlers are there")
         time.sleep(delay)
         send = os.killpg if dice.random() < 0.5 else os.kill  # to the group, as a terminal does
         impatient = dice.random() < 0.3  # again and again, until it has ended
@@ -247,7 +243,7 @@ class Twice(FaultTest):
             with self.subTest(both=both):
                 host = self.host("--rate", 0, "--slots", 16, "--json")
                 self.wait_live()
-                client = self.client("-l", "-q", "-o", "-", stdout=subprocess.PIPE, text=False)
+                client = self.client("-l", "-q", "-o", "-", text=False)
                 self.wait_full(16)  # nobody reads the pipe
                 self.freeze(host)
                 if both:
@@ -267,7 +263,6 @@ class Twice(FaultTest):
                 self.finish(client)
                 out, err = self.ended(host)
                 self.assertEqual((json.loads(out)["dropped_clients"], err), (0, ""))
-
 
     def test_stopped_before_an_echo(self) -> None:
         """host stopped for 1.5 s while it waits for an echo | it takes the echo and goes on"""

@@ -157,6 +157,12 @@ class PairTest(unittest.TestCase):
             segment.seek(offset)
             segment.write(value)
 
+    @staticmethod
+    def catches_sigterm(pid: int) -> bool:
+        with open(f"/proc/{pid}/status") as status:
+            caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
+        return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
     def wait_attached(self) -> None:
         self.until(lambda: self.peek_word(256 + 140, 4) & 4, "a client is attached")
 

@@ -79,9 +79,9 @@ class Signals(FaultTest):
         name, delay = f"{self.name}-{number}-{i}", dice.uniform(0, 0.25)
         host = self.start(HOST + ["--name", name, *map(str, dice.choice(self.KINDS))])
 
-        # Before host.py has begun, Python itself would be hit.
-        self.until(lambda: self.catches_sigterm(host.pid) or host.poll() is not None,
-                   "the handlers are there")
+        # Before host.py has begun, Python itself would be hit; which catches SIGINT, too.
+        self.until(lambda: self.catches(host.pid, signal.SIGTERM, number)
+                   or host.poll() is not None, "the handlers are there")
         time.sleep(delay)
         send = os.killpg if dice.random() < 0.5 else os.kill  # to the group, as a terminal does
         impatient = dice.random() < 0.3  # again and again, until it has ended

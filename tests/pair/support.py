@@ -158,10 +158,10 @@ class PairTest(unittest.TestCase):
             segment.write(value)
 
     @staticmethod
-    def catches_sigterm(pid: int) -> bool:
+    def catches(pid: int, *signals: int) -> bool:
         with open(f"/proc/{pid}/status") as status:
             caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
-        return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+        return all(int(caught, 16) >> number - 1 & 1 for number in signals)
 
     def wait_attached(self) -> None:
         self.until(lambda: self.peek_word(256 + 140, 4) & 4, "a client is attached")

@@ -1,5 +1,6 @@
 """What a user may type wrongly: one line, an exit code, nothing left behind."""
 import os
+import signal
 import subprocess
 import sys
 import unittest
@@ -54,7 +55,7 @@ class Arguments(PairTest):
                         CLIENT + ["--output", self.path("fifo"), "--quiet", self.name]):
             with self.subTest(command=command):
                 process = self.start(command)
-                self.until(lambda: self.catches_sigterm(process.pid), "it takes signals")
+                self.until(lambda: self.catches(process.pid, signal.SIGTERM), "it takes signals")
                 with self.assertRaises(subprocess.TimeoutExpired):
                     process.wait(0.3)
                 process.terminate()

@@ -62,6 +62,19 @@ class Failure(Exception):
         self.code = code
 
 
+def put(text: str, stream) -> None:
+    """Writes all of it, now. OSError: that cannot be."""
+    if stream is None:  # print would take the standard output for it
+        raise OSError(errno.EBADF, "it is closed")
+    print(text, file=stream, end="", flush=True)
+
+
+def remark(text: str) -> None:
+    """One line on standard error; that nobody hears it is no reason to end."""
+    with suppress(OSError):
+        put(f"host.py: {text}\n", sys.stderr)
+
+
 # ---- layout: the mirror of include/shm_layout.h ------------------------------------------------
 
 MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 1, 1024, 32, 128
@@ -384,7 +397,11 @@ class Segment:
         self.total = HEADER_SIZE + 2 * slots * self.slot_stride
         self.path = "/dev/shm" + name if LINUX else ""
         self.session = int.from_bytes(os.urandom(8), "little") or 1
-        self.lock_path, self.lock = self.take_lock()
+        mask = os.umask(0o077)  # whatever it was: we open both, the lock and the segment, again
+        try:
+            self.lock_path, self.lock = self.take_lock()
+        finally:
+            os.umask(mask)
         if not name.isascii() or ":" in name:  # the tracker chokes on them; they do without it
             resource_tracker.register = resource_tracker.unregister = lambda *_name_and_type: None
         # The resource tracker is started in here and inherits the mask: a hang-up of the terminal
@@ -490,6 +507,7 @@ class Segment:
         resource_tracker.unregister(self.name, "shared_memory")
 
     def create(self) -> None:
+        mask = os.umask(0o077)
         try:
             # What SharedMemory would fail at when it has made the segment already, and leave it.
             resource_tracker.ensure_running()
@@ -501,6 +519,8 @@ class Segment:
         except OSError as error:
             raise Failure(SYSTEM, f"cannot create {self.total} bytes: {error.strerror}"
                           + ("; is /dev/shm mounted?" if error.errno == errno.ENOENT else ""))
+        finally:
+            os.umask(mask)
         if not self.path:
             return
         try:
@@ -623,17 +643,17 @@ class Host:
     def say(self, text: str) -> None:
         """Something went wrong, or nearly: one line on standard error."""
         if self.live:
-            self.tell(self.clear, end="")
-        with suppress(OSError):
-            if sys.stderr:  # closed, or broken: what was to be said is no reason to end
-                print(f"host.py: {self.name}: {text}", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                put(self.clear, self.out)
+        remark(f"{self.name}: {text}")
 
-    def tell(self, text: str, end: str = "\n") -> None:
+    def tell(self, text: str) -> None:
+        """A part of the result; beside --sink - it is a remark, that has the standard output."""
         try:
-            print(text, file=self.out, end=end, flush=True)
+            put(text + "\n", self.out)
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())  # or exit() fails again
-            raise Failure(SYSTEM, f"standard output: {error.strerror}")
+            if self.out is sys.stdout:
+                raise Failure(SYSTEM, f"standard output: {error.strerror}")
 
     # -- looking after things, at least every 50 ms, wherever the host waits
 
@@ -670,8 +690,9 @@ class Host:
         count = self.received if self.options.sink else head
         seconds = max(now - self.begin, 1) * 1e-9
         client = f"client pid {pid}, lag {head - cursor}" if pid else "no client"
-        self.tell(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
-                  f"{client}\033[K", end="")
+        with suppress(OSError):
+            put(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
+                f"{client}\033[K", self.out)
 
     def drop(self, pid: int, flags: int, why: str, promised: bool = False) -> None:
         """Takes the lane from a consumer. There is no compare-and-swap here: if a successor took
@@ -907,7 +928,7 @@ class Host:
             self.file, self.regular = open_file(options.input, os.O_RDONLY, 0)
         if options.sink:
             self.file, self.regular = open_file(options.sink, os.O_WRONLY | os.O_CREAT, 1)
-        if self.out is None and (options.json or not options.quiet):
+        if sys.stdout is None and (options.json or not options.quiet) and options.sink != "-":
             raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
         kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
         self.segment = Segment(self.name, options.size, options.slots, kind, options.crc, self.say)
@@ -917,7 +938,7 @@ class Host:
             flags |= ATTACHED | LOSSLESS
         self.segment.words[self.up.owner] = pair(os.getpid(), flags)
         self.begin = clock()
-        code = DONE
+        code = first = DONE
         try:
             if options.sink and options.sink != "-" and self.regular:
                 self.file.truncate(0)  # only now: it could be that of a host which is running
@@ -939,6 +960,7 @@ class Host:
         except Failure as failure:
             self.say(str(failure))
             code = failure.code
+            first = DONE if self.child_ended() else code
         finally:  # whatever happened: no segment without a host
             self.end = clock()
             self.published = self.segment.words[self.down.head]
@@ -947,9 +969,15 @@ class Host:
             self.segment.end()
             status = self.end_child()
         self.segment.unmap()
+        code = first or status or code  # who failed first, COMMAND or we: the rest came of it
         if not options.quiet or options.json:
-            self.report()
-        return status or code
+            try:
+                self.report()
+            except Failure as failure:  # the first reason to fail is the one that counts, is said
+                if code == DONE:
+                    self.say(str(failure))
+                    code = failure.code
+        return code
 
     def start_child(self) -> None:
         taken, pinned = self.options.json or self.options.sink == "-", self.options.cpu is not None
@@ -957,7 +985,7 @@ class Host:
             self.child = subprocess.Popen(
                 self.options.command,
                 stdin=subprocess.DEVNULL if self.options.input == "-" else None,
-                stdout=sys.stderr if taken else None,  # ours is taken: nothing else may go there
+                stdout=2 if taken else None,  # ours is taken: nothing else may go there
                 preexec_fn=(lambda: os.sched_setaffinity(0, self.options.cpus)) if pinned else None)
         except OSError as error:
             raise Failure(SYSTEM, f"cannot start {self.options.command[0]}: {error.strerror}; "
@@ -1028,6 +1056,8 @@ def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
     while True:
         try:
             fd = standard
+            if path == "-" and (sys.stdin, sys.stdout)[standard] is None:  # /dev/null stands in
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             if path != "-":  # a blocking open of a FIFO without its other end sits out every signal
                 fd = os.open(path, flags | (os.O_NONBLOCK if LINUX else 0), 0o666)
                 os.set_blocking(fd, True)
@@ -1045,7 +1075,15 @@ def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str):  # one line, not the usage over several
-        self.exit(USAGE, f"host.py: {message}; see host.py --help\n")
+        remark(f"{message}; see host.py --help")
+        self.exit(USAGE)
+
+    def print_help(self, file=None):
+        try:
+            put(self.format_help(), sys.stdout)
+        except OSError as error:
+            remark(f"standard output: {error.strerror}")
+            self.exit(SYSTEM)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -1169,7 +1207,15 @@ def main(arguments: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    for _number in STOP_SIGNALS:  # the interpreter's end would give them back their default
-        signal.signal(_number, signal.SIG_IGN)
-    sys.exit(status)
+    for _number in (1, 2):  # a closed one must not become the segment's, or a file's
+        try:
+            os.fstat(_number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), _number)
+    try:
+        _status = main(sys.argv[1:])
+    except SystemExit as _exit:  # argparse
+        _status = _exit.code
+    # Not sys.exit: the interpreter's end would give the signals back their default, and flush what
+    # a broken stream has not taken: then its exit code is 120, whatever ours was.
+    os._exit(_status)

@@ -71,6 +71,7 @@ struct client {
 };
 
 static volatile sig_atomic_t stop;
+static bool no_stdin, no_stdout; /* closed from the start; /dev/null stands in */
 
 static void on_signal(int number)
 {
@@ -229,8 +230,13 @@ static struct options parse_options(int argc, char **argv)
         printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
     else if (given[LAYOUT])
         report_layout(stdout);
-    if (given['h'] || given[VERSION_ASKED] || given[LAYOUT])
-        exit(fflush(stdout) == 0 ? EXIT_DONE : EXIT_SYSTEM);
+    if (given['h'] || given[VERSION_ASKED] || given[LAYOUT]) {
+        if (!no_stdout && fflush(stdout) == 0 && !ferror(stdout))
+            exit(EXIT_DONE);
+        fprintf(stderr, "cliente_c: standard output: %s\n",
+                no_stdout ? "it is closed" : strerror(errno));
+        exit(EXIT_SYSTEM);
+    }
 
     const char *format = given['f'] ? given['f'] : "raw";
     struct options o = {
@@ -738,7 +744,10 @@ static int open_file(struct client *c, const char *path, int flags, int standard
 {
     if (path == NULL)
         return -1;
-    const int fd = strcmp(path, "-") == 0 ? standard : open(path, flags | O_CLOEXEC, 0666);
+    errno = EBADF; /* if a closed standard stream is asked for */
+    const int fd = strcmp(path, "-") != 0                 ? open(path, flags | O_CLOEXEC, 0666)
+                   : standard == STDIN_FILENO && no_stdin ? -1
+                                                          : standard;
     if (fd < 0 && !stop) /* a FIFO waits for its other end */
         say(c, EXIT_SYSTEM, "open %s: %s; give another FILE", path, strerror(errno));
     return fd;
@@ -747,8 +756,12 @@ static int open_file(struct client *c, const char *path, int flags, int standard
 int main(int argc, char **argv)
 {
     static struct client c; /* static: the histograms are large, and begin as zeros */
-    bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 
+    no_stdin = fcntl(STDIN_FILENO, F_GETFD) < 0;
+    no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
+    /* A pipe without its reader, a file at its limit: an error of write, with an exit code. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     /* A closed standard descriptor must not become the segment's. */
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
@@ -769,7 +782,6 @@ int main(int argc, char **argv)
     sigaction(SIGTERM, &action, NULL);
     if (signal(SIGHUP, SIG_IGN) != SIG_IGN) /* nohup: it stays ignored */
         sigaction(SIGHUP, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write, with a line of its own */
     segment_guard();
 
     c.output = open_file(&c, c.options.output, O_WRONLY | O_CREAT, STDOUT_FILENO);
@@ -781,7 +793,8 @@ int main(int argc, char **argv)
     if (c.output >= 0 && !to_stdout && close(c.output) != 0)
         say(&c, EXIT_SYSTEM, "close %s: %s", c.options.output, strerror(errno));
     free(c.stage);
-    if ((fflush(c.text) != 0 || ferror(c.text)) && c.exit_code == EXIT_DONE)
+    /* Beside --output - the text is a remark, on standard error. */
+    if (!to_stdout && (fflush(stdout) != 0 || ferror(stdout)) && c.exit_code == EXIT_DONE)
         say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
     return (int)c.exit_code;
 }

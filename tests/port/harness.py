@@ -66,12 +66,20 @@ def version_line(tool: str) -> str:
     return run([tool, "--version"])[1].split("\n")[0].strip()
 
 
+def link_options(compiler: Sequence[str]) -> List[str]:
+    """Where shm_open stands: what CMake has found of this system's libc; Zig brings its own."""
+    if "-c" in compiler:
+        return []
+    if "-target" in compiler:
+        return ["-lrt"] if "gnu.2.27" in " ".join(compiler) else []
+    return shlex.split(os.environ.get("SHM_LIBS", ""))
+
+
 def build(test: support.PairTest, compiler: Sequence[str], output: str,
           sources: Optional[Sequence[str]] = None, env: Optional[Dict[str, str]] = None) -> str:
     """Compiles and links the client; a warning, or any other word, is a failure."""
     command = [*compiler, *FLAGS, *(sources or SOURCES), "-o", output]
-    if "gnu.2.27" in " ".join(compiler):
-        command.append("-lrt")  # shm_open stands there before glibc 2.34
+    command += link_options(compiler)
     code, said = run(command, BUILD_S, env={**os.environ, **(env or {})})
     if code != 0 or said:
         test.fail(f"exit {code}: {shlex.join(command)}\n{said}")

@@ -524,7 +524,7 @@ int main(int argc, char **argv)
     random_state |= 1;
     if (strcmp(what, "host") != 0)
         printf("seed %" PRIu64 "\n", random_state);
-    alarm(300); /* a hang is a failure */
+    alarm(900); /* a hang is a failure */
     if (strcmp(what, "headers") == 0)
         return headers(number ? number : 100000);
     if (strcmp(what, "late") == 0)

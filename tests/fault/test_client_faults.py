@@ -108,7 +108,7 @@ class Stopped(FaultTest):
         self.thaw(client)
         if code == 0:
             now = self.peek_word(CURSOR)
-            self.until(lambda: self.peek_word(CURSOR) > now + 1000, "it reads on")
+            self.until(lambda: self.peek_word(CURSOR) > now + 50, "it reads on")
             out, err = self.ended(host)
             self.assertEqual(err, "")
             return json.loads(out), self.finish_json(client)

@@ -256,7 +256,7 @@ class Twice(FaultTest):
                     self.thaw(client)
                 now = self.peek_word(CURSOR)
                 self.until(lambda: os.read(client.stdout.fileno(), 1 << 20)
-                           and self.peek_word(CURSOR) > now + 10000, "it reads on")
+                           and self.peek_word(CURSOR) > now + 50, "it reads on")
                 client.send_signal(signal.SIGINT)
                 while os.read(client.stdout.fileno(), 1 << 20):
                     pass

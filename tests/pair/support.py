@@ -27,7 +27,7 @@ WEAK_HOST = [HOST[0], "-c", f"import sys; sys.path.insert(0, {ROOT!r}); import h
 CLIENT = (shlex.split(os.environ.get("CLIENTE_C_WRAPPER", ""))
           + [os.environ.get("CLIENTE_C", os.path.join(ROOT, "build", "cliente_c"))])
 SLOW = float(os.environ.get("TEST_SLOWNESS", "1"))  # emulators and sanitizers: longer time-outs
-WATCHDOG_S = 60 * SLOW
+WATCHDOG_S = 180 * SLOW  # against a hang, far away from any speed
 
 sys.path.insert(0, ROOT)
 
@@ -126,15 +126,14 @@ class PairTest(unittest.TestCase):
             self.assertIn(word, text)
         return text
 
-    def until(self, condition: Callable[[], object], what: str = "condition",
-              seconds: float = 15) -> object:
-        end = time.monotonic() + seconds * SLOW
+    def until(self, condition: Callable[[], object], what: str = "condition") -> object:
+        end = time.monotonic() + WATCHDOG_S
         while time.monotonic() < end:
             value = condition()
             if value:
                 return value
             time.sleep(0.005)
-        self.fail(f"{what}: not within {seconds * SLOW:g} s")
+        self.fail(f"{what}: not within {WATCHDOG_S:g} s")
 
     def segment_exists(self) -> bool:
         return os.path.exists(f"/dev/shm/{self.name}")

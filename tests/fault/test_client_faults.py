@@ -169,7 +169,7 @@ class Many(FaultTest):
         """ten observers and one stopped, one killed, beside a LOSSLESS client | nothing lost"""
         host = self.host("--rate", 2000, "--slots", 256, "--json")
         self.wait_live()
-        observers = [self.client("--json", "--observe", "-v", "-n", 4000, "-t", 30)
+        observers = [self.client("--json", "--observe", "-v", "-n", 0, "-t", 30)
                      for _ in range(12)]
         for observer in observers:
             self.assertEqual(self.wait_mapped(observer), "r--s")  # can harm nobody
@@ -178,13 +178,14 @@ class Many(FaultTest):
         self.wait_attached()
         self.freeze(observers[0])
         observers[1].kill()
-        reports = [self.finish_json(observer) for observer in observers[2:]]
-        self.assertEqual({report["messages"] for report in reports}, {4000})
         report = self.finish_json(client)
         self.assertEqual((report["messages"], report["lost"]), (6000, 0))
         host_report = json.loads(self.ended(host)[0])
+        for observer in observers[2:]:  # until the host closed; began before the client did
+            seen = self.finish_json(observer)
+            self.assertGreaterEqual(seen["messages"] + seen["lost"], 6000)
         self.assertEqual(host_report["dropped_clients"], 0)
-        self.happened = f"10 x 4000 messages, client lost 0, host waited {host_report['stalls']}"
+        self.happened = f"10 observers, client lost 0, host waited {host_report['stalls']}"
 
     def test_peek(self) -> None:
         """--peek at nothing, a live host, a client's lane, a dead host | shows, changes nothing"""

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """host.py - creates the shared memory segment and publishes into it (standard library only).
 
-Reads top to bottom: layout, name, clock, lane, segment, the jobs, command line. The C side is
-include/shm_layout.h and src/; README.md has the walkthrough.
+Reads top to bottom: layout, your own data, name, clock, kernel, lane, segment, keeping, jobs,
+command line. Importable: a script of yours may be the host, with a Segment and its lanes.
 """
 import sys
 
 if sys.version_info < (3, 8):
     sys.exit("host.py: needs Python 3.8 or newer (multiprocessing.shared_memory), this is %d.%d"
              % sys.version_info[:2])
+if sys.implementation.name != "cpython":  # what a store or a fence is compiled to, is known of it
+    sys.exit("host.py: needs CPython, this is " + sys.implementation.name)
 
 import signal
 
@@ -48,10 +50,11 @@ import zlib
 from collections import Counter
 from contextlib import suppress
 from multiprocessing import resource_tracker, shared_memory
-from pathlib import Path
 from typing import BinaryIO, Callable, List, Optional, Tuple
 
 DONE, SYSTEM, USAGE, NO_CLIENT, REFUSED, DATA = 0, 1, 2, 3, 5, 6  # exit codes
+LINUX, LITTLE = sys.platform.startswith("linux"), sys.byteorder == "little"
+MACHINE = platform.machine().lower()
 
 
 class Failure(Exception):
@@ -60,6 +63,10 @@ class Failure(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class Ended(Exception):
+    """Leaves a job from wherever it waits: a signal, or the end of COMMAND."""
 
 
 def put(text: str, stream) -> None:
@@ -79,9 +86,9 @@ def remark(text: str) -> None:
 
 MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 1, 1024, 32, 128
 STARTING, LIVE, CLOSED = 0, 1, 2
-LOSSLESS, BLOCKS, ATTACHED = 1, 2, 4
-RAW, SAMPLE, FLAG_CRC = 0, 1, 1
+RAW, SAMPLE, FLAG_CRC, FLAG_BARRIER = 0, 1, 1, 2
 DOWN, UP = 0, 1
+CLAIMING = 0xffff << 32  # a position from here on is the pid of a client that is just claiming
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
@@ -97,8 +104,9 @@ class Status(ctypes.Structure):
 
 
 class LaneBlock(ctypes.Structure):
-    _fields_ = [("head", U64), ("zero", U64 * 15), ("cursor", U64), ("consumer_pid", U32),
-                ("consumer_flags", U32), ("waiting", U32), ("zero1", U32), ("zeros", U64 * 13)]
+    _fields_ = [("head", U64), ("dropped", U64), ("zero", U64 * 14),
+                ("place", U64), ("holder", U64), ("zeros", U64 * 14),
+                ("wish", U64), ("attached", U32), ("zero1", U32), ("zeros1", U64 * 14)]
 
 
 class Slot(ctypes.Structure):
@@ -106,47 +114,82 @@ class Slot(ctypes.Structure):
                 ("crc32", U32)]
 
 
-class Sample(ctypes.Structure):
-    _fields_ = [("index", U64), ("time_s", ctypes.c_double), ("accel", ctypes.c_float * 3),
-                ("gyro", ctypes.c_float * 3), ("temperature", ctypes.c_float), ("zero", U32),
-                ("zeros", ctypes.c_uint8 * 16)]
-
-
 STATE_AT, BEAT_AT = BLOCK // 4, (BLOCK + Status.heartbeat_ns.offset) // 8
 HEARTBEAT_NS, SILENCE_NS = 50_000_000, 1_000_000_000  # twice as often as promised
-EARLY_NS = 100_000  # a sleep ends some 60 us late, with cold caches: the rest until due is spun
-LITTLE = sys.byteorder == "little"
 
 
-def pair(first: int, second: int) -> int:
-    """Two neighbouring u32 fields as the one u64 that is stored."""
-    return first | second << 32 if LITTLE else first << 32 | second
+def position(place: int) -> int:
+    return place & 0xffffffffffff
 
 
-def split(word: int) -> Tuple[int, int]:
-    """What pair() has made one of."""
-    return (word & 0xffffffff, word >> 32) if LITTLE else (word >> 32, word & 0xffffffff)
+# ---- your own data: what a payload is, and where it comes from (C: include/shm_sample.h) -------
+
+class Sample(ctypes.Structure):
+    """Payload kind 1, as generated: a pure function of n, so that a receiver can check it."""
+    _fields_ = [("index", U64), ("time_s", ctypes.c_double), ("accel", ctypes.c_float * 3),
+                ("gyro", ctypes.c_float * 3), ("temperature", ctypes.c_float),
+                ("zero", ctypes.c_uint8 * 20)]
+
+
+def swing(n: int) -> float:
+    """A sine made of two parabolas, period 1024, in exact binary fractions."""
+    x = (n % 1024 - 512) / 512
+    return 4 * x * (1 - abs(x))
+
+
+def sample_filler(memory: memoryview, length: int) -> Callable[[int, int], None]:
+    """fill(at, n) writes message n of this length: length, CRC 0 and the sample, at memory[at:].
+    All in one pack_into: it may be packed, since nobody accepts what he sees while seq is odd."""
+    rest = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256), 9.8125 + .0625 * swing(2 * n),
+                        .25 * swing(n + 256), -.125 * swing(n), .03125 * swing(4 * n),
+                        36.5 + .25 * swing(n + 512)) for n in range(1024)]
+    pack = struct.Struct("=IIQd48s").pack_into  # length and CRC; then the fields of Sample
+
+    return lambda at, n: pack(memory, at, length, 0, n, n * 0.001, rest[n & 1023])
+
+
+def make_filler(segment: "Segment") -> Callable[[int, int], None]:
+    """fill(at, n) of Lane.writer for generated messages: the sample, if the segment's messages are
+    those; then byte i is (n + i) % 251."""
+    memory, size = segment.memory, segment.capacity
+    pattern = memoryview(bytes(range(251)) * (size // 251 + 2))
+    head = ctypes.sizeof(Sample) if segment.kind == SAMPLE else 0
+    begin = sample_filler(memory, size) if head else struct.Struct("=II").pack_into
+
+    def fill(at: int, n: int) -> None:
+        begin(at, n) if head else begin(memory, at, size, 0)
+        memory[at + 8 + head:at + 8 + size] = pattern[(n + head) % 251:][:size - head]
+
+    return with_crc(segment, begin if size == head else fill)
+
+
+def with_crc(segment: "Segment", fill: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    memory, ints = segment.memory, segment.ints
+
+    def fill_and_sum(at: int, n: int) -> None:
+        fill(at, n)
+        length = ints[at >> 2]
+        ints[(at >> 2) + 1] = zlib.crc32(memory[at + 8:at + 8 + length], n & 0xffffffff)
+
+    return fill_and_sum if segment.crc else fill
 
 
 # ---- name: the same rule as src/shm_name.c -----------------------------------------------------
 
 def normalise_name(name: str, system: str = sys.platform) -> str:
     """The name with exactly one leading slash; ValueError says what is wrong with it."""
-    bare = name[1:] if name.startswith("/") else name
-    raw = os.fsencode(bare)
+    bare = os.fsencode(name[1:] if name.startswith("/") else name)
     limit = 31 if system == "darwin" else 256  # with the slash: PSHMNAMLEN; NAME_MAX + 1
-    if not bare:
-        raise ValueError("is only a slash" if name else "is empty")
-    for byte in raw:
-        if byte < 0x20 or byte == 0x7f:
-            raise ValueError("has a NUL or control character")
-        if byte == 0x2f:
-            raise ValueError("has a slash inside")
-    if bare in (".", ".."):
-        raise ValueError("is a folder, not a name")
-    if len(raw) + 1 > limit:
-        raise ValueError("is too long (Linux: 255 bytes after the slash, macOS: 31 with it)")
-    return "/" + bare
+    odd = next((byte for byte in bare if byte < 0x20 or byte in b"/\x7f"), 0x7f)
+    for wrong, why in (
+            (not name, "is empty"), (not bare, "is only a slash"),
+            (odd == 0x2f, "has a slash inside"), (bare in (b".", b".."), "is a folder, not a name"),
+            (any(byte < 0x20 or byte == 0x7f for byte in bare), "has a NUL or control character"),
+            (len(bare) + 1 > limit,
+             "is too long (Linux: 255 bytes after the slash, macOS: 31 with it)")):
+        if wrong:
+            raise ValueError(why)
+    return "/" + os.fsdecode(bare)
 
 
 # ---- clock and histogram -----------------------------------------------------------------------
@@ -167,81 +210,72 @@ class Latency:
 
     def __init__(self) -> None:
         self.counts: Counter = Counter()
-        self.count = self.sum = self.max = 0
-        self.min = 1 << 63
+        self.sum, self.min, self.max = 0, 1 << 63, 0
 
     def record(self, ns: int) -> None:
         shift = max(ns.bit_length() - 8, 0)
         self.counts[(ns >> shift) + 1 << shift] += 1  # key: the end of the step
-        self.count += 1
         self.sum += ns
-        self.min = min(self.min, ns)
-        self.max = max(self.max, ns)
+        self.min, self.max = min(self.min, ns), max(self.max, ns)
 
     def percentile(self, fraction: float) -> int:
-        seen = 0
+        left = fraction * sum(self.counts.values()) - 1e-6
         for end in sorted(self.counts):
-            seen += self.counts[end]
-            if seen >= fraction * self.count - 1e-6:
+            left -= self.counts[end]
+            if left <= 0:
                 return min(end - 1, self.max)
         return 0
 
     def summary(self) -> Optional[dict]:
-        if not self.count:
-            return None
-        return {"min": self.min, "p50": self.percentile(.5), "p90": self.percentile(.9),
-                "p99": self.percentile(.99), "p99_9": self.percentile(.999), "max": self.max,
-                "mean": round(self.sum / self.count, 1)}
-
-    def bars(self) -> List[str]:
-        """One line an octave, as report.c prints them; of one duration at least."""
-        octaves: Counter = Counter()
-        for end, count in self.counts.items():
-            octaves[(end - 1).bit_length()] += count
-        most = max(octaves.values())
-        return [f"  below {(1 << bits) / 1000:.2f} us".ljust(20) + f"{octaves[bits]:10} "
-                + "#" * -(-octaves[bits] * 40 // most)
-                for bits in range(min(octaves), max(octaves) + 1)]
+        points = {"p50": .5, "p90": .9, "p99": .99, "p99_9": .999}
+        return {"min": self.min, **{name: self.percentile(at) for name, at in points.items()},
+                "max": self.max, "mean": round(self.sum / sum(self.counts.values()), 1)
+                } if self.counts else None
 
 
-# ---- futex (Linux): what --wait block sleeps on -------------------------------------------------
+# ---- kernel: what Python has no word for (Linux) -------------------------------------------------
 
-LINUX = sys.platform.startswith("linux")
-FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(
-    platform.machine() if LINUX else "")
-FUTEX_WAIT, FUTEX_WAKE, PR_SET_TIMERSLACK = 0, 1, 29
-WAKE_AGAIN_NS = 1_000_000
-LONGEST_WAIT = (ctypes.c_long * 2)(0, 100_000_000)  # a struct timespec
+FUTEX, MEMBARRIER = {"x86_64": (202, 324), "aarch64": (98, 283), "riscv64": (98, 283)}.get(
+    MACHINE if LINUX else "", (0, 0))  # numbers of the system calls; 0: there is none
+FUTEX_WAIT, FUTEX_WAKE, REGISTER_GLOBAL_EXPEDITED, PR_SET_TIMERSLACK = 0, 1, 4, 29
+LONGEST_SLEEP = (ctypes.c_long * 2)(0, HEARTBEAT_NS)  # a struct timespec
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def futex(address: int, operation: int, value: int) -> int:
     """0, or errno. The address is that of the low half of a head."""
-    result = libc.syscall(ctypes.c_long(FUTEX_CALL), ctypes.c_void_p(address),
-                          ctypes.c_int(operation), ctypes.c_uint32(value & 0xffffffff),
-                          LONGEST_WAIT, None, 0)
+    if not FUTEX:
+        return errno.ENOSYS
+    result = libc.syscall(ctypes.c_long(FUTEX), ctypes.c_void_p(address), ctypes.c_int(operation),
+                          ctypes.c_uint32(value & 0xffffffff), LONGEST_SLEEP, None, 0)
     return 0 if result >= 0 else ctypes.get_errno()
+
+
+def register_barrier() -> bool:
+    """May a sleeper make us pass a full barrier (membarrier, Linux 4.16)? Then none of our own is
+    needed between head and the look for a sleeper."""
+    return bool(MEMBARRIER) and libc.syscall(
+        ctypes.c_long(MEMBARRIER), REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0
 
 
 # ---- lane: both verbs --------------------------------------------------------------------------
 
 # x86-64 keeps all stores in their order, and all loads; only a load may overtake an earlier store.
 # So the fences that merely order stores, or loads, need no instruction there: left out, a message is
-# seen a quarter sooner. CPython makes each access by a call of its own; of a JIT nobody knows.
-WEAK = (platform.machine().lower() not in ("x86_64", "amd64")
-        or sys.implementation.name != "cpython")
+# seen a quarter sooner. CPython makes each access by a call of its own.
+WEAK = MACHINE not in ("x86_64", "amd64")
 # The exception: glibc copies much at once with non-temporal stores, which keep no order with those
 # before them. It never does so below 16 KiB (the least x86_non_temporal_threshold).
 LARGE_COPY = 1 << 14
 
 
-def make_fence() -> Callable[[], None]:
+def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
     """The two halves of a full memory barrier, to be called one after the other.
 
     Python has no fence instruction. Releasing and taking a private lock that is always held is one
     on x86-64 (two locked instructions) and on ARMv8 (store-release, then load-acquire): what stands
     before the pair is seen before what stands behind it. That is the machines' promise, not the
-    language's, and RISC-V's libc breaks it: see README "Memory order", tests/model/order_model.py.
+    language's, and RISC-V's libc breaks it: tests/model/README.md.
     """
     lock = threading.Lock()
     lock.acquire()
@@ -249,95 +283,101 @@ def make_fence() -> Callable[[], None]:
 
 
 class Lane:
-    """One direction of a segment. The steps are named as in src/lane.c and in the model.
+    """One direction of a segment. The steps are named as in src/lane.c and in tests/model.
 
     Live fields are written as aligned 8-byte stores only (words[...] = ...). struct.pack_into
     would clear the field first, and the other side would see the zeros (CPython issue 156866).
     """
 
     def __init__(self, segment: "Segment", index: int) -> None:
-        block = BLOCK * 2 * (1 + index)
-        self.segment, self.words, self.ints = segment, segment.words, segment.ints
-        self.head = block // 8
-        self.cursor = (block + LaneBlock.cursor.offset) // 8
-        self.owner = (block + LaneBlock.consumer_pid.offset) // 8
-        self.flags = (block + LaneBlock.consumer_flags.offset) // 4
-        self.waiting = (block + LaneBlock.waiting.offset) // 4
+        block = 2 * BLOCK + index * ctypes.sizeof(LaneBlock)
+        self.segment, self.words = segment, segment.words
+        self.head, self.dropped, self.place, self.holder, self.wish = (
+            (block + getattr(LaneBlock, name).offset) // 8
+            for name in ("head", "dropped", "place", "holder", "wish"))
+        self.attached = (block + LaneBlock.attached.offset) // 4
         self.slots, self.stride = segment.slot_count, segment.slot_stride
         self.first = HEADER_SIZE + index * self.slots * self.stride
         self.futex_at = segment.address + block + (0 if LITTLE else 4)
         self.fence = make_fence()
-        self.seen_cursor = self.missed_wakeups = self.woken = self.woken_ns = 0
+        self.missed_wakeups = 0
 
-    def consumer(self) -> Tuple[int, int]:
-        """(pid, flags) of the consumer; (0, 0): nobody."""
-        return split(self.words[self.owner])
+    def slot_at(self, n: int) -> int:
+        return self.first + n % self.slots * self.stride
 
-    def wake(self, now: int) -> None:
-        """SYNC wake: pairs with "sleep" (src/waiter.c). Either we see that the consumer waits, or
-        it sees our head. One call is enough until it has run: before it sleeps again it moves the
-        cursor past what it was woken for. (The millisecond is for a consumer that does not.)"""
-        words, (release, acquire) = self.words, self.fence
-        release(); acquire()
-        if self.ints[self.waiting] and FUTEX_CALL and (
-                words[self.cursor] >= self.woken or now - self.woken_ns > WAKE_AGAIN_NS):
-            self.woken, self.woken_ns = words[self.head], now
-            futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
+    def wake(self) -> None:
+        """A real system call even if nobody sleeps: where membarrier stands for the fence behind
+        head, FUTEX_WAKE's own barrier is needed (tests/model/README.md)."""
+        futex(self.futex_at, FUTEX_WAKE, 0x7fffffff)
 
     def writer(self, make_room: Callable[[int], int], n: int = 0) -> Callable[..., int]:
-        """publish(fill, due=0, last=0): publishes the next message, and more until message `last`;
-        returns when the last of them was. due: when it should have been, 0: no schedule.
-        fill(at, n) writes message n into the segment's bytes from `at` on, and returns its length,
-        or pair(length, crc); if it raises, nothing is published, and the slot is taken again.
-        make_room(n) waits until message n may overwrite its slot and returns the last message that
-        needs no further question. n: published so far; not read from head, where anybody writes.
-        A closure, because bound cells cost half of what attributes do; and a loop in it, because
-        flat out a call of it for each message would cost as much as three stores."""
-        words, ints, head, flags, wake = self.words, self.ints, self.head, self.flags, self.wake
+        """publish(fill, due=0, last=0): publishes the next message, and more until message `last`.
+        due: when it should be, 0: at once. Returns a time: what publishing has cost, up to now.
+        fill(at, n) writes length, CRC and payload of message n at memory[at:]; if it raises, nothing
+        is published. Called before it is due, publish *rehearses* until then: it goes through the
+        motions, all but the last two stores, as long as twice the last time still fits: a warm code
+        takes half as long. make_room(n) waits until message n may overwrite its slot and returns the
+        last one that needs no further question. n: published so far.
+        A closure with a loop, because cells cost half of what attributes do, and calls even more."""
+        words, head, wish, wake = self.words, self.head, self.wish, self.wake
         release, acquire = self.fence
         first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
-        now, limit = clock, 0
+        now, limit, woken = clock, 0, 0
         weak = WEAK or self.segment.capacity >= LARGE_COPY
+        fenced = FUTEX and not self.segment.barrier
 
-        def publish(fill: Callable[[int, int], int], due: int = 0, last: int = 0) -> int:
-            nonlocal n, limit
-            m = n
+        def publish(fill: Callable[[int, int], None], due: int = 0, last: int = 0) -> int:
+            nonlocal n, limit, woken
+            m, begin = n, now()
             while True:
                 m += 1
                 if m > limit:
                     limit = make_room(m)
+                    begin = now()                # waiting for a client is no cost
                 slot = first + (m & mask) * stride
                 seq = 2 * m
                 words[slot] = seq - 1            # SYNC seq = 2n-1
                 if weak:
                     release(); acquire()         # SYNC F1: pairs with R4
-                words[slot + 3] = fill((slot << 3) + SLOT_HEAD, m)
+                fill((slot + 3) << 3, m)
                 if due:                          # little stands between the time stamp and head
                     words[slot + 2] = due
                     words[slot + 1] = timestamp = now()
+                    if timestamp < due:
+                        cost = timestamp - begin
+                        if 2 * cost < due - timestamp:
+                            begin, m = timestamp, m - 1
+                            continue             # that was a rehearsal
+                        begin = due - cost       # waiting is none
+                        while timestamp < due:
+                            words[slot + 1] = timestamp = now()
                 else:
-                    words[slot + 2] = words[slot + 1] = timestamp = now()
+                    words[slot + 2] = words[slot + 1] = now()
                 if weak:
                     release(); acquire()         # SYNC F2: pairs with "seq load"
                 words[slot] = seq                # SYNC seq = 2n
                 words[head] = n = m              # SYNC head = n: pairs with "head load"
-                if ints[flags] & BLOCKS:
-                    wake(timestamp)
+                if fenced:
+                    release(); acquire()         # SYNC wake: pairs with "sleep" (src/waiter.c);
+                if words[wish] > woken:          # else the sleeper's membarrier is for both
+                    woken = n                    # not the wish: he may not be in the queue yet
+                    wake()
                 if m >= last:
-                    return timestamp
+                    return begin
 
         return publish
 
-    def reader(self) -> Tuple[Callable, Callable, Callable]:
-        """(take, confirm, done): take() is the next message's payload as a memoryview of the slot,
-        or None; confirm() tells whether it was whole until now; done() frees the slot."""
-        words, head, cursor, memory = self.words, self.head, self.cursor, self.segment.memory
-        release, acquire = self.fence
-        first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
+    def reader(self) -> Tuple[Callable[[], Optional[memoryview]], Callable[[memoryview], bool]]:
+        """(take, done), for the one consumer of this lane, from before LIVE to the end. take() is
+        the next message's payload, a memoryview of its slot, or None; done(payload) tells whether
+        it was whole until now, and frees the slot."""
+        words, ints, memory = self.words, self.segment.ints, self.segment.memory
         capacity, crc_on, weak = self.segment.capacity, self.segment.crc, WEAK
-        n = 1  # nobody read before us
-        slot = first + (n & mask) * stride
-        crc_wanted = 0
+        head, place, (release, acquire) = self.head, self.place, self.fence
+        n, slot, crc_wanted = 1, self.slot_at(1) // 8, 0  # nobody read before us
+        # Generation 1. Plain stores do: the host has no compare-and-swap, and no rival.
+        words[self.holder] = 1 << 32 | os.getpid()
+        words[place] = 1 << 48
 
         def take() -> Optional[memoryview]:
             nonlocal crc_wanted
@@ -347,35 +387,39 @@ class Lane:
                 release(); acquire()         # SYNC A: pairs with F2; seq and payload come after it
             if words[slot] != 2 * n:         # SYNC seq load
                 return None
-            length, crc_wanted = split(words[slot + 3])
+            length, crc_wanted = ints[2 * slot + 6], ints[2 * slot + 7]
             if length > capacity:
                 raise Failure(REFUSED, f"the client wrote an impossible length, {length} bytes")
             at = (slot << 3) + SLOT_HEAD
             return memory[at:at + length]
 
-        def confirm(payload: memoryview) -> bool:
+        def done(payload: memoryview) -> bool:
+            nonlocal n, slot
             good = not crc_on or zlib.crc32(payload, n & 0xffffffff) == crc_wanted
             if weak:
-                release(); acquire()         # SYNC R4: pairs with F1; and releases "cursor store"
-            return words[slot] == 2 * n and good  # SYNC seq again
-
-        def done() -> None:
-            nonlocal n, slot
-            words[cursor] = n                # SYNC cursor store: after the fence of confirm
+                release(); acquire()         # SYNC R4: pairs with F1; and releases "place swap"
+            good = good and words[slot] == 2 * n  # SYNC seq again
+            words[place] = 1 << 48 | n       # SYNC place swap
             n += 1
-            slot = first + (n & mask) * stride
+            slot = self.slot_at(n) // 8
+            return good
 
-        return take, confirm, done
+        return take, done
 
-    def sleep(self, next_n: int) -> None:
-        """Blocks until message next_n is published, 100 ms at most."""
-        release, acquire = self.fence
-        self.ints[self.waiting] = 1
+    def sleep(self, n: int) -> None:
+        """Sleeps until message n is published, 50 ms at most; naps where there is no futex."""
+        words, head, (release, acquire) = self.words, self.head, self.fence
+        words[self.wish] = n
         release(); acquire()                 # SYNC sleep: pairs with "wake" (src/lane.c)
-        head = self.words[self.head]
-        if head < next_n and futex(self.futex_at, FUTEX_WAIT, head) == errno.ETIMEDOUT:
-            self.missed_wakeups += self.words[self.head] != head
-        self.ints[self.waiting] = 0
+        value = words[head]
+        if value >= n:
+            return
+        result = futex(self.futex_at, FUTEX_WAIT, value)
+        if result == errno.ENOSYS:
+            time.sleep(1e-3)
+        elif result == errno.ETIMEDOUT and words[head] >= n:
+            stamp = words[self.slot_at(n) // 8 + 1]
+            self.missed_wakeups += clock() - stamp > 10_000_000
 
 
 # ---- segment -----------------------------------------------------------------------------------
@@ -388,43 +432,43 @@ class Found(shared_memory.SharedMemory):
 
 
 class Segment:
-    """The shared memory object: one host a name, memory reserved, gone at the end."""
+    """The shared memory object: one host a name, memory reserved, gone at the end.
 
-    def __init__(self, name: str, size: int, slots: int, kind: int, crc: bool,
-                 say: Callable[[str], None]) -> None:
+    name: normalised; size: bytes of a payload, at most; slots: a power of two. Failure says what is
+    wrong. Then go_live(), and beat() every 100 ms at least; end(), and unmap()."""
+
+    def __init__(self, name: str, size: int, slots: int = 1024, kind: int = RAW, crc: bool = False,
+                 say: Callable[[str], None] = remark) -> None:
         self.name, self.capacity, self.slot_count, self.crc = name, size, slots, crc
-        self.slot_stride = -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
+        self.kind, self.slot_stride = kind, -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
         self.total = HEADER_SIZE + 2 * slots * self.slot_stride
         self.path = "/dev/shm" + name if LINUX else ""
         self.session = int.from_bytes(os.urandom(8), "little") or 1
-        mask = os.umask(0o077)  # whatever it was: we open both, the lock and the segment, again
-        try:
-            self.lock_path, self.lock = self.take_lock()
-        finally:
-            os.umask(mask)
         if not name.isascii() or ":" in name:  # the tracker chokes on them; they do without it
             resource_tracker.register = resource_tracker.unregister = lambda *_name_and_type: None
+        mask = os.umask(0o077)  # whatever it was: we open the lock and the segment again
         # The resource tracker is started in here and inherits the mask: a hang-up of the terminal
         # must not end it before us, or it would complain. It ignores SIGINT and SIGTERM by itself.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
-            self.clear_stale(say)
-            self.create()
-        except BaseException:
-            self.drop_lock()
-            raise
+            self.lock_path, self.lock = self.take_lock()
+            try:
+                self.clear_stale(say)
+                self.create()
+            except BaseException:
+                self.drop_lock()
+                raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+            os.umask(mask)
         self.memory = memoryview(self.shm.buf)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))  # until unmap()
-        self.ints = self.memory.cast("I")
-        self.words = self.memory.cast("Q")
-        if sys.implementation.name != "cpython":  # PyPy's memoryview stores byte by byte
-            self.words = (U64 * len(self.words)).from_buffer(self.memory)
+        self.ints, self.words = self.memory.cast("I"), self.memory.cast("Q")
+        self.barrier = register_barrier()
         header = Header(version=VERSION, header_size=HEADER_SIZE, total_size=self.total,
                         slot_count=slots, slot_stride=self.slot_stride, payload_capacity=size,
-                        flags=FLAG_CRC if crc else 0, session=self.session, host_pid=os.getpid(),
-                        payload_kind=kind)
+                        flags=(FLAG_CRC if crc else 0) | (FLAG_BARRIER if self.barrier else 0),
+                        session=self.session, host_pid=os.getpid(), payload_kind=kind)
         self.memory[:BLOCK] = bytes(header)
         self.words[0] = int.from_bytes(MAGIC, sys.byteorder)  # whole or not there at all
         self.lanes = [Lane(self, DOWN), Lane(self, UP)]
@@ -456,33 +500,29 @@ class Segment:
 
     def clear_stale(self, say: Callable[[str], None]) -> None:
         """Replaces what a dead host left; refuses what is alive, or not ours."""
-        if self.path:
-            try:
-                found = os.lstat(self.path)
-            except OSError:
-                return  # nothing there; if it is worse, create() will say so
+        def refused(why: object) -> Failure:
+            return Failure(REFUSED, f"refused: something else has this name ({why}); remove it, or "
+                                    "choose another --name")
+        if self.path and os.path.lexists(self.path):
+            found = os.lstat(self.path)
             if not stat.S_ISREG(found.st_mode):
-                raise Failure(REFUSED, f"refused: {self.path} is not a shared memory object; "
-                                       "remove it, or choose another --name")
+                raise refused("not a shared memory object")
             if found.st_uid != os.getuid():
-                raise Failure(REFUSED, f"refused: {self.path} belongs to user {found.st_uid}; "
-                                       "choose another --name")
+                raise refused(f"of user {found.st_uid}")
             if found.st_size == 0:
                 os.unlink(self.path)
-                return say("an empty segment was in the way: replaced")
+                return say(f"{self.name}: an empty segment was in the way: replaced")
         try:
             old = Found(self.name[1:])
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            raise Failure(REFUSED, f"refused: something else has this name ({error}); "
-                                   "choose another --name")
+            raise refused(error)
         try:
             head = bytes(old.buf[:HEADER_SIZE])
             begun = head[:16] == struct.pack("=8xII", VERSION, HEADER_SIZE)  # by a host, and killed
             if len(head) < 2 * BLOCK or head[:8] != MAGIC and any(head) and not begun:
-                raise Failure(REFUSED, "refused: the segment of this name was not made by host.py; "
-                                       "choose another --name")
+                raise refused("not made by host.py")
             pid = Header.from_buffer_copy(old.buf).host_pid
             beat = Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns
             begin = now = clock()
@@ -500,48 +540,45 @@ class Segment:
         finally:
             old.close()
         shared_memory.SharedMemory.unlink(old)
-        say(f"a stale segment was in the way (its host, pid {pid}, is silent): replaced")
+        say(f"{self.name}: a stale segment was in the way (its host, pid {pid}, is silent): replaced")
 
     def forget(self) -> None:
         """Takes the name off the resource tracker's list without unlinking it."""
         resource_tracker.unregister(self.name, "shared_memory")
 
     def create(self) -> None:
-        mask = os.umask(0o077)
+        made = None
         try:
             # What SharedMemory would fail at when it has made the segment already, and leave it.
             resource_tracker.ensure_running()
             mmap.mmap(-1, self.total, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
-            self.shm = shared_memory.SharedMemory(self.name[1:], create=True, size=self.total)
+            self.shm = made = shared_memory.SharedMemory(self.name[1:], True, self.total)
+            if self.path:  # it only sets the size: a full /dev/shm would be SIGBUS at some store
+                with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as segment:
+                    self.inode = os.fstat(segment.fileno()).st_ino
+                    os.posix_fallocate(segment.fileno(), 0, self.total)
         except FileExistsError:
             raise Failure(NO_CLIENT, "another host of this name started at the same moment; end "
                                      "it, or choose another --name")
         except OSError as error:
-            raise Failure(SYSTEM, f"cannot create {self.total} bytes: {error.strerror}"
-                          + ("; is /dev/shm mounted?" if error.errno == errno.ENOENT else ""))
-        finally:
-            os.umask(mask)
-        if not self.path:
-            return
-        try:
-            # SharedMemory only sets the size; a full /dev/shm would be SIGBUS at some later store.
-            with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as segment:
-                self.inode = os.fstat(segment.fileno()).st_ino
-                error_number = os.posix_fallocate(segment.fileno(), 0, self.total)
-                if error_number:  # PyPy returns it, CPython raises
-                    raise OSError(error_number, os.strerror(error_number))
-        except OSError as error:
-            self.shm.close()
-            self.shm.unlink()
-            if error.errno != errno.ENOSPC:
-                raise Failure(SYSTEM, f"reserving {self.total} bytes: {error.strerror}")
-            room = os.statvfs("/dev/shm")
-            raise Failure(SYSTEM, f"/dev/shm is too small: {self.total} bytes needed, "
-                                  f"{room.f_bavail * room.f_frsize} free; use fewer --slots or a "
-                                  "smaller --size (in a container: --shm-size)")
+            if made:
+                made.close()
+                made.unlink()
+            why = f"cannot create {self.total} bytes: {error.strerror}"
+            if error.errno == errno.ENOENT:
+                why += "; is /dev/shm mounted?"
+            if error.errno == errno.ENOSPC:
+                room = os.statvfs("/dev/shm")
+                why = (f"/dev/shm is too small: {self.total} bytes needed, "
+                       f"{room.f_bavail * room.f_frsize} free; use fewer --slots or a smaller "
+                       "--size (in a container: --shm-size)")
+            raise Failure(SYSTEM, why)
+
+    def beat(self, now: int) -> None:
+        self.words[BEAT_AT] = now
 
     def go_live(self) -> None:
-        self.words[BEAT_AT] = clock()
+        self.beat(clock())
         release, acquire = self.lanes[DOWN].fence
         release(); acquire()  # the header before the state that says it is there
         self.ints[STATE_AT] = LIVE
@@ -558,8 +595,7 @@ class Segment:
         release, acquire = self.lanes[DOWN].fence
         release(); acquire()  # every head before the state that says there will be no other
         self.ints[STATE_AT] = CLOSED
-        self.lanes[DOWN].woken = 0  # not for a message this time
-        self.lanes[DOWN].wake(clock())
+        self.lanes[DOWN].wake()  # whoever sleeps, whatever for
         if self.still_named():
             self.shm.unlink()
         else:
@@ -569,473 +605,11 @@ class Segment:
     def unmap(self) -> None:
         """Only when nobody holds a view any more: they all go first, or close() raises."""
         for view in (self.words, self.ints, self.memory):
-            if isinstance(view, memoryview):
-                view.release()
+            view.release()
         self.shm.close()
 
 
-# ---- the jobs ----------------------------------------------------------------------------------
-
-class Ended(Exception):
-    """Leaves a job from wherever it waits: a signal, or the end of COMMAND."""
-
-
-def make_filler(segment: Segment) -> Callable[[int, int], int]:
-    """fill(at, n) of Lane.writer: the generated payload of message n. The formulas are those of
-    src/payload.c, in exact binary fractions."""
-    memory, size, head = segment.memory, segment.capacity, ctypes.sizeof(Sample)
-    pattern = memoryview(bytes(range(251)) * (size // 251 + 2))
-    pack_sample = struct.Struct("=Qd48s").pack_into
-
-    def swing(n: int) -> float:  # a sine made of two parabolas
-        x = (n % 1024 - 512) / 512
-        return 4 * x * (1 - abs(x))
-
-    tails = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256),
-                         9.8125 + .0625 * swing(2 * n), .25 * swing(n + 256), -.125 * swing(n),
-                         .03125 * swing(4 * n), 36.5 + .25 * swing(n + 512)) for n in range(1024)]
-
-    def fill_sample(at: int, n: int) -> int:
-        # A payload may be packed: while its seq is odd, nobody accepts what he sees of it.
-        pack_sample(memory, at, n, n * 0.001, tails[n & 1023])
-        if size > head:
-            memory[at + head:at + size] = pattern[(n + head) % 251:][:size - head]
-        return size
-
-    def fill_pattern(at: int, n: int) -> int:
-        memory[at:at + size] = pattern[n % 251:][:size]
-        return size
-
-    return with_crc(segment, fill_sample if size >= head else fill_pattern)
-
-
-def with_crc(segment: Segment, fill: Callable[[int, int], int]) -> Callable[[int, int], int]:
-    memory = segment.memory
-
-    def fill_and_sum(at: int, n: int) -> int:
-        length = fill(at, n)
-        return pair(length, zlib.crc32(memory[at:at + length], n & 0xffffffff))
-
-    return fill_and_sum if segment.crc else fill
-
-
-class Host:
-    """One run: a segment, perhaps a child, one of the jobs, a report."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.name = options.name
-        self.child: Optional[subprocess.Popen] = None
-        self.stall_ns = int(options.stall_timeout * 1e9)
-        self.out = sys.stderr if options.sink == "-" else sys.stdout
-        self.live = (self.out is not None and self.out.isatty()
-                     and os.environ.get("TERM", "dumb") != "dumb"
-                     and not options.quiet and not options.json and not options.command)
-        self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
-        self.published = self.bytes = self.stalls = self.dropped = self.echo_errors = 0
-        self.received = self.next_care = self.next_line = 0
-        self.away = 0  # ns in which we should have run, and did not: no client is to blame for them
-        self.client_died = self.name_is_gone = False
-        self.publish_ns, self.round_trip = Latency(), Latency()
-
-    # -- words
-
-    def say(self, text: str) -> None:
-        """Something went wrong, or nearly: one line on standard error."""
-        if self.live:
-            with suppress(OSError):
-                put(self.clear, self.out)
-        remark(f"{self.name}: {text}")
-
-    def tell(self, text: str) -> None:
-        """A part of the result; beside --sink - it is a remark, that has the standard output."""
-        try:
-            put(text + "\n", self.out)
-        except OSError as error:
-            if self.out is sys.stdout:
-                raise Failure(SYSTEM, f"standard output: {error.strerror}")
-
-    # -- looking after things, at least every 50 ms, wherever the host waits
-
-    def care(self, now: int = 0) -> int:
-        """Returns the time: now, or what the clock says."""
-        now = now or clock()
-        if now < self.next_care:
-            return now
-        if 0 < self.next_care < now - 2 * HEARTBEAT_NS:  # stopped, and perhaps the client with us
-            self.away += now - self.next_care
-        self.next_care = now + HEARTBEAT_NS
-        self.segment.words[BEAT_AT] = now
-        if Stop.signal or (self.child_ended() and not self.options.sink):  # that drains its ring
-            raise Ended
-        pid, flags = self.down.consumer()
-        if pid and not alive(pid):
-            self.drop(pid, flags, "is gone")
-            self.client_died = True
-            pid = 0
-        if now >= self.next_line:
-            self.next_line = now + 1_000_000_000
-            if not self.name_is_gone and not self.segment.still_named():
-                self.name_is_gone = True
-                self.say("its name is gone: another process unlinked it (a Python that attached "
-                         "with SharedMemory does so when it ends: there track=False, or before "
-                         "3.13 resource_tracker.unregister); attached clients go on, new ones "
-                         "find no host")
-            if self.live:
-                self.line(now, pid)
-        return now
-
-    def line(self, now: int, pid: int) -> None:
-        head, cursor = self.segment.words[self.down.head], self.segment.words[self.down.cursor]
-        count = self.received if self.options.sink else head
-        seconds = max(now - self.begin, 1) * 1e-9
-        client = f"client pid {pid}, lag {head - cursor}" if pid else "no client"
-        with suppress(OSError):
-            put(f"\r  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
-                f"{client}\033[K", self.out)
-
-    def drop(self, pid: int, flags: int, why: str, promised: bool = False) -> None:
-        """Takes the lane from a consumer. There is no compare-and-swap here: if a successor took
-        over between the look and the store, it finds its claim gone, and claims again; or ends, as
-        any that is dropped, where it had been promised all messages."""
-        if not pid or self.down.consumer() != (pid, flags):
-            return
-        self.segment.words[self.down.owner] = 0
-        if flags & LOSSLESS or promised:
-            self.dropped += 1
-            self.say(f"client pid {pid} {why}: dropped")
-
-    def make_room(self, n: int) -> int:
-        """Slow path of the writer: waits until message n may overwrite message n - slots."""
-        down, slots, words = self.down, self.down.slots, self.segment.words
-        release, acquire = down.fence
-        now = moved = looks = 0  # no look at the clock before there is something to wait for
-        while True:
-            release(); acquire()  # pairs with the fence in lane_claim (src/lane.c)
-            pid, flags = down.consumer()
-            if not flags & LOSSLESS or not pid:
-                return n + slots - 1  # who claims from now on begins with message n, or behind it
-            cursor = words[down.cursor]  # SYNC cursor load; no later store can overtake it
-            if down.seen_cursor < cursor < n:  # anything else is a dropped client's late store
-                down.seen_cursor = cursor
-                moved = now
-            if down.seen_cursor + slots >= n:
-                return down.seen_cursor + slots
-            if not looks:
-                self.stalls += 1
-            looks += 1
-            if now - moved > self.stall_ns:
-                self.drop(pid, flags, f"had not moved for {self.options.stall_timeout:g} s")
-            if looks > 200:
-                time.sleep(50e-6)
-            now = self.care() - self.away  # before the next look: we may be stopped in between
-            moved = moved or now
-
-    def wait_for_client(self, timeout_s: float = float("inf")) -> None:
-        begin = clock()
-        while not self.down.consumer()[1] & ATTACHED:
-            now = self.care()
-            if self.child_ended():
-                raise Ended
-            if now - begin > timeout_s * 1e9:
-                raise Failure(NO_CLIENT, f"no client came within {timeout_s:g} s; start cliente_c")
-            time.sleep(0.001)
-
-    # -- publish
-
-    def schedule(self) -> Callable[[int], int]:
-        """wait(n): sleeps until the message behind the n-th is due, n / rate after this moment,
-        however late the others were; returns that time. With no rate: 0, at once."""
-        start, rate = clock(), self.options.rate
-
-        def wait(n: int) -> int:
-            if not rate:
-                return 0
-            due = start + int(n * (1e9 / rate))
-            while True:
-                now = self.care()
-                if now >= due:
-                    return due
-                if due - now > EARLY_NS:
-                    time.sleep(min(due - now - EARLY_NS, HEARTBEAT_NS) * 1e-9)
-
-        return wait
-
-    def publish(self) -> None:
-        """Generated messages, --count of them."""
-        publish, fill = self.down.writer(self.make_room), make_filler(self.segment)
-        wait, total = self.schedule(), self.options.count
-        n, burst = 0, 1
-        while n < total:
-            due = wait(n)
-            stalls, begin, last = self.stalls, clock(), min(n + burst, total)
-            publish(fill, due, last)
-            n, end = last, clock()
-            # Waiting for a client is not the price of publishing.
-            if burst == 1 and stalls == self.stalls:
-                self.publish_ns.record(end - begin)
-            self.care(end)
-            if not due:  # flat out: time one, then a millisecond without a look at the clock
-                burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (end - begin + 1)))
-
-    def publish_input(self) -> None:
-        """Each message is what one read returned, read straight into its slot."""
-        options, memory, size = self.options, self.segment.memory, self.segment.capacity
-        publish, source = self.down.writer(self.make_room), self.file
-        wait, n = self.schedule(), 0
-
-        def read(at: int, _n: int) -> int:
-            try:
-                length = source.readinto(memory[at:at + size])
-            except OSError as error:
-                raise Failure(SYSTEM, f"read {options.input}: {error.strerror}; give another file")
-            if not length:  # None: somebody else was faster at a non-blocking source
-                raise EOFError if length == 0 else BlockingIOError
-            self.bytes += length
-            return length
-
-        fill = with_crc(self.segment, read)
-        while n < options.count:
-            due = wait(n)
-            while not self.regular and not select.select([source], [], [], 0.05)[0]:
-                self.care()  # a quiet source must not stop the heartbeat
-            try:
-                self.care(publish(fill, due))
-                n += 1
-            except EOFError:
-                return
-            except BlockingIOError:
-                pass
-
-    # -- receive
-
-    def await_up(self, take: Callable, given_up: Callable[[int], bool]) -> Optional[memoryview]:
-        """The next payload on the up lane; None where given_up(now) and nothing is left."""
-        mode, up, step = self.options.wait, self.up, 50e-6
-        looks = range(4096 if mode == "spin" else 1)  # of 0.1 us each
-        while True:
-            now = self.care()  # before the looks: we may be stopped behind them
-            for _ in looks:
-                payload = take()
-                if payload is not None:
-                    return payload
-            if given_up(now):
-                return take()
-            if mode == "sleep":
-                time.sleep(step)
-                step = min(2 * step, 1e-3)
-            elif mode == "block":
-                up.sleep(up.words[up.cursor] + 1)
-            else:  # "spin", too, now and then: or two that share a CPU never meet
-                os.sched_yield()
-
-    def echo(self) -> None:
-        """Ping-pong: send one, wait for it to come back, check its bytes."""
-        publish, generate = self.down.writer(self.make_room), make_filler(self.segment)
-        take, confirm, done = self.up.reader()
-        memory, size = self.segment.memory, self.segment.capacity
-        release, acquire = self.down.fence
-        words, owner = self.segment.words, self.down.owner
-        wait, sent, asked, before, payload = self.schedule(), 0, 0, 0, 0
-
-        def fill(at: int, n: int) -> int:
-            nonlocal before, payload
-            before, payload = words[owner], at
-            return generate(at, n)
-
-        def given_up(now: int) -> bool:
-            """The client that was asked has left, or does not answer."""
-            left = (words[owner] ^ asked) & ~pair(0, ATTACHED) != 0  # that is set while it claims
-            if now - self.away - sent <= self.stall_ns:
-                return left
-            if not left and asked == before:  # else it may have come just after the message
-                self.echo_errors += 1
-                self.drop(*self.down.consumer(),
-                          f"did not answer for {self.options.stall_timeout:g} s", True)
-            return True
-
-        for n in range(self.options.count):
-            due = wait(n)
-            begin = clock()
-            sent = publish(fill, due) - self.away
-            published = clock()
-            # Pairs with the fence in lane_claim: who takes the lane after this look begins behind
-            # the message, and will not answer it.
-            release(); acquire()
-            asked = words[owner]
-            reply = self.await_up(take, given_up)
-            end = clock()
-            self.publish_ns.record(published - begin)
-            if reply is None:
-                self.say("the client is gone; waiting for the next")
-                self.wait_for_client(5)  # as long as cliente_c waits by default
-                continue
-            self.round_trip.record(end - begin)
-            same = reply == memory[payload:payload + size]
-            self.echo_errors += not (confirm(reply) and same)
-            self.received += 1
-            done()
-        if self.echo_errors:
-            raise Failure(DATA, f"{self.echo_errors} messages did not come back as they were sent; "
-                                "is it cliente_c --echo that reads?")
-
-    def receive(self) -> None:
-        """--sink: the payloads of the up lane, straight from the slot to the file."""
-        take, confirm, done = self.up.reader()
-
-        def gone(_now: int) -> bool:
-            """Nobody is here, and who was has sent something, or died; or COMMAND has ended."""
-            return not self.down.consumer()[0] and (
-                self.received > 0 or self.client_died or self.child_ended())
-
-        while self.received < self.options.count:
-            payload = self.await_up(take, gone)
-            if payload is None:
-                self.next_care = 0
-                self.care()
-                if gone(0):  # else it came just now, or is about to die
-                    how = "died" if self.client_died else "left"
-                    raise Failure(DATA, f"the client {how} before the end of its stream: "
-                                        f"{self.options.sink} is incomplete")
-                continue
-            if not payload:  # an empty message ends the stream
-                done()
-                return
-            self.write(payload)
-            if not confirm(payload):
-                raise Failure(DATA, "a message changed while it was read, or failed its CRC: "
-                                    f"{self.options.sink} is damaged")
-            self.received += 1
-            self.bytes += len(payload)
-            done()
-
-    def write(self, payload: memoryview) -> None:
-        at, step = 0, len(payload) if self.regular else select.PIPE_BUF
-        try:
-            while at < len(payload):
-                while not self.regular and not select.select([], [self.file], [], 0.05)[1]:
-                    self.care()  # a reader that pauses must not stop the heartbeat
-                at += os.write(self.file.fileno(), payload[at:at + step])
-        except OSError as error:
-            raise Failure(SYSTEM, f"write {self.options.sink}: {error.strerror}; give another "
-                                  "file")
-
-    # -- from begin to end
-
-    def run(self) -> int:
-        options = self.options
-        if options.input:
-            self.file, self.regular = open_file(options.input, os.O_RDONLY, 0)
-        if options.sink:
-            self.file, self.regular = open_file(options.sink, os.O_WRONLY | os.O_CREAT, 1)
-        if sys.stdout is None and (options.json or not options.quiet) and options.sink != "-":
-            raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
-        kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
-        self.segment = Segment(self.name, options.size, options.slots, kind, options.crc, self.say)
-        self.down, self.up = self.segment.lanes
-        flags = BLOCKS if options.wait == "block" else 0
-        if options.echo or options.sink:
-            flags |= ATTACHED | LOSSLESS
-        self.segment.words[self.up.owner] = pair(os.getpid(), flags)
-        self.begin = clock()
-        code = first = DONE
-        try:
-            if options.sink and options.sink != "-" and self.regular:
-                self.file.truncate(0)  # only now: it could be that of a host which is running
-            self.segment.go_live()
-            if not options.quiet and not options.json:
-                self.tell(f"host.py  created {self.name}  {self.segment.total} bytes  "
-                          f"{options.slots} slots of {options.size} B a lane  "
-                          f"session {self.segment.session:016x}  pid {os.getpid()}")
-            if options.command:
-                self.start_child()
-            if options.input or options.echo or options.wait_client:
-                self.wait_for_client()
-                self.begin = clock()
-            job = (self.publish_input if options.input else self.echo if options.echo else
-                   self.receive if options.sink else self.publish)
-            job()
-        except Ended:
-            pass
-        except Failure as failure:
-            self.say(str(failure))
-            code = failure.code
-            first = DONE if self.child_ended() else code
-        finally:  # whatever happened: no segment without a host
-            self.end = clock()
-            self.published = self.segment.words[self.down.head]
-            if not options.input and not options.sink:
-                self.bytes = self.published * options.size
-            self.segment.end()
-            status = self.end_child()
-        self.segment.unmap()
-        code = first or status or code  # who failed first, COMMAND or we: the rest came of it
-        if not options.quiet or options.json:
-            try:
-                self.report()
-            except Failure as failure:  # the first reason to fail is the one that counts, is said
-                if code == DONE:
-                    self.say(str(failure))
-                    code = failure.code
-        return code
-
-    def start_child(self) -> None:
-        taken, pinned = self.options.json or self.options.sink == "-", self.options.cpu is not None
-        try:
-            self.child = subprocess.Popen(
-                self.options.command,
-                stdin=subprocess.DEVNULL if self.options.input == "-" else None,
-                stdout=2 if taken else None,  # ours is taken: nothing else may go there
-                preexec_fn=(lambda: os.sched_setaffinity(0, self.options.cpus)) if pinned else None)
-        except OSError as error:
-            raise Failure(SYSTEM, f"cannot start {self.options.command[0]}: {error.strerror}; "
-                                  "give another COMMAND")
-
-    def child_ended(self) -> bool:
-        return self.child is not None and self.child.poll() is not None
-
-    def end_child(self) -> int:
-        """COMMAND ends by itself when the segment is closed; after a signal it is asked twice."""
-        if not self.child:
-            return DONE
-        asked, since = [self.child.terminate, self.child.kill], clock()
-        while self.child.poll() is None:
-            time.sleep(0.002)
-            if not Stop.signal:
-                since = clock()
-            elif asked and clock() - since > 2_000_000_000:
-                asked.pop(0)()
-                since = clock()
-        code = self.child.returncode
-        return code if code >= 0 else 128 - code
-
-    def report(self) -> None:
-        elapsed = max(self.end - self.begin, 1) * 1e-9
-        count = self.received if self.options.sink else self.published
-        rate = count / elapsed
-        publish, trip = self.publish_ns.summary(), self.round_trip.summary()
-        publish = publish and {key: publish[key] for key in ("mean", "p50", "p99")}
-        if self.options.json:
-            record = {"published": self.published, "received": self.received, "bytes": self.bytes,
-                      "elapsed_s": round(elapsed, 6), "rate_hz": round(rate, 3),
-                      "stalls": self.stalls, "dropped_clients": self.dropped,
-                      "publish_ns": publish, "session": self.segment.session,
-                      "clock": CLOCK_NAME, "missed_wakeups": self.up.missed_wakeups}
-            if self.options.echo:
-                record.update(round_trip_ns=trip, echo_errors=self.echo_errors)
-            return self.tell(json.dumps(record))
-        verb = "received" if self.options.sink else "published"
-        self.tell(f"{self.clear}host.py  {verb} {count} messages, "
-                  f"{self.bytes} bytes in {elapsed:.3f} s: {rate:.1f} a second"
-                  + (f"; waited for room {self.stalls} times" if self.stalls else "")
-                  + (f"; dropped {self.dropped} clients" if self.dropped else ""))
-        for title, figures in (("publish", publish), ("round trip", trip)):
-            if figures:
-                self.tell(f"  {title:12} " + "   ".join(
-                    f"{key.replace('_', '.')} {ns / 1000:.2f} us" for key, ns in figures.items()))
-        if trip:
-            self.tell("\n" + "\n".join(self.round_trip.bars()))
-
+# ---- keeping: what a host looks after, whatever its job ----------------------------------------
 
 def alive(pid: int) -> bool:
     try:
@@ -1050,6 +624,331 @@ def alive(pid: int) -> bool:
     except OSError:
         return True
 
+
+class Keeper:
+    """Heartbeat, signals, COMMAND, the name, the consumer; the words for them; the counts."""
+
+    def __init__(self, options: argparse.Namespace, segment: Segment) -> None:
+        self.options, self.segment, self.words = options, segment, segment.words
+        self.down, self.up = segment.lanes
+        self.out = sys.stderr if options.sink == "-" else sys.stdout  # the payloads have that
+        self.live = (not (options.quiet or options.json or options.command) and self.out.isatty()
+                     and os.environ.get("TERM", "dumb") != "dumb")  # a live line, then
+        self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
+        self.child: Optional[subprocess.Popen] = None
+        self.serves = bool(options.echo or options.sink)  # one client, and ends with it
+        self.why_dropped, self.name_is_gone = "its client was dropped, but not by this host", False
+        self.next_care = self.next_line = 0
+        self.seen, self.spent, self.last_look = None, 0, 0  # of ran_out()
+        self.bytes = self.received = self.stalls = self.dropped = self.echo_errors = 0
+        self.publish_ns, self.round_trip, self.begin = Latency(), Latency(), clock()
+
+    def say(self, text: str) -> None:
+        with suppress(OSError):
+            put(self.clear, self.out)
+        remark(f"{self.segment.name}: {text}")
+
+    def tell(self, text: str) -> None:
+        """A part of the result; beside --sink - it is a remark."""
+        try:
+            put(self.clear + text + "\n", self.out)
+        except OSError as error:
+            if self.options.sink != "-":
+                raise Failure(SYSTEM, f"standard output: {error.strerror}")
+
+    def care(self, now: int = 0) -> int:
+        """Wherever the host waits, at least every 50 ms. Returns the time: now, or the clock's."""
+        now = now or clock()
+        if now < self.next_care:
+            return now
+        self.next_care = now + HEARTBEAT_NS
+        self.segment.beat(now)
+        if Stop.signal or self.child_ended() and not self.options.sink:  # that drains its ring
+            raise Ended
+        generation, pid = self.holder()
+        if pid and not alive(pid) and self.words[self.down.place] >> 48 == generation:
+            self.drop(generation, pid, "is gone")
+        if now >= self.next_line:
+            self.next_line = now + 1_000_000_000
+            if not self.name_is_gone and not self.segment.still_named():
+                self.name_is_gone = True
+                self.say("its name is gone: another process unlinked it (a Python that attached "
+                         "with SharedMemory does so when it ends: there track=False, or before "
+                         "3.13 resource_tracker.unregister); attached clients go on, new ones "
+                         "find no host")
+            if self.live:
+                self.line((now - self.begin) * 1e-9 or 1, pid)
+        return now
+
+    def line(self, seconds: float, pid: int) -> None:
+        head = self.words[self.down.head]
+        count = self.received if self.options.sink else head
+        text = (f"  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
+                f"{self.clients()} clients")
+        if pid:
+            text += f"  pid {pid}, lag {max(head - position(self.words[self.down.place]), 0)}"
+        with suppress(OSError):
+            put(f"\r{text:.79}\033[K", self.out)  # one that wraps cannot be overwritten
+
+    def child_ended(self) -> bool:
+        return self.child is not None and self.child.poll() is not None
+
+    # -- the clients of the down lane, and its one consumer
+
+    def clients(self) -> int:
+        return self.segment.ints[self.down.attached]
+
+    def holder(self) -> Tuple[int, int]:
+        """(generation, pid) of who holds the place, claiming or settled; (0, 0): nobody."""
+        place, holder = self.words[self.down.place], self.words[self.down.holder]
+        generation = place >> 48
+        if not generation & 1 or generation == self.words[self.down.dropped]:
+            return 0, 0
+        if position(place) >= CLAIMING:
+            return generation, place & 0xffffffff
+        return generation, holder & 0xffffffff if holder >> 32 == generation else 0
+
+    def settled(self) -> int:
+        """The generation of a consumer that has begun; 0: nobody has."""
+        generation, _ = self.holder()
+        return 0 if position(self.words[self.down.place]) >= CLAIMING else generation
+
+    def gone(self, generation: int) -> bool:
+        return (self.words[self.down.place] >> 48 != generation
+                or self.words[self.down.dropped] == generation)
+
+    def drop(self, generation: int, pid: int, why: str) -> None:
+        """Waits for it no longer. It learns that before it counts another message (lane.c)."""
+        release, acquire = self.down.fence
+        self.words[self.down.dropped] = generation
+        release(); acquire()  # SYNC dropped: pairs with R4; before anything of it is overwritten
+        self.dropped += 1
+        self.why_dropped = f"client pid {pid} {why}: dropped"
+        if not self.serves:  # else that is the end, and its reason
+            self.say(self.why_dropped)
+
+    def ran_out(self, now: int, state: object) -> bool:
+        """Has state not changed for --stall-timeout? In our own waking time: each look adds 50 ms
+        at most, since who was stopped himself blames nobody."""
+        self.spent += min(now - self.last_look, HEARTBEAT_NS)
+        if state != self.seen:
+            self.seen, self.spent = state, 0
+        self.last_look = now
+        return self.spent > self.options.stall_timeout * 1e9
+
+    def make_room(self, n: int) -> int:
+        """Slow path of Lane.writer: waits until message n may overwrite message n - slots."""
+        slots, (release, acquire) = self.down.slots, self.down.fence
+        moved = looks = 0
+        while True:
+            release(); acquire()                            # SYNC room: pairs with "claim"
+            at = position(self.words[self.down.place])      # SYNC place load
+            generation, pid = self.holder()
+            if not generation:
+                return n + slots - 1  # who claims from now on begins with message n, or behind it
+            if moved < at < n:  # else he is claiming (or lies): what was seen counts
+                moved = at
+            if moved + slots >= n:
+                return moved + slots
+            self.stalls += not looks
+            looks += 1
+            if self.ran_out(self.care(), (generation, moved)):
+                self.drop(generation, pid, f"had not moved for {self.options.stall_timeout:g} s")
+                if self.serves:
+                    raise Failure(DATA, self.why_dropped)
+            if looks > 100:
+                time.sleep(50e-6)
+
+    # -- waiting for a client, for its messages, for the time
+
+    def wait_for(self, arrived: Callable[[], object], who: str) -> None:
+        if not (self.options.quiet or self.options.json or self.child or arrived()):
+            self.tell(f"host.py  waiting for {who}")
+        while not arrived():
+            self.care()
+            if self.child_ended():
+                raise Ended
+            time.sleep(0.001)
+        self.begin = clock()
+
+    def await_up(self, take: Callable[[], Optional[memoryview]],
+                 over: Callable[[int], bool]) -> Optional[memoryview]:
+        """The next payload on the up lane; None: over(now), and nothing was left."""
+        spin, (release, acquire) = self.options.wait == "spin", self.up.fence
+        looks = range(1024 if spin else 32)  # of 0.1 us and more
+        while True:
+            begin = self.care()  # before the looks: we may be stopped behind them
+            for _ in looks:
+                payload = take()
+                if payload is not None:
+                    return payload
+            if over(begin):
+                release(); acquire()  # a sender stores head before it frees its place
+                return take()
+            if not spin:
+                self.up.sleep(position(self.words[self.up.place]) + 1)
+            elif clock() - begin > 2_000_000:  # displaced: others share this CPU
+                time.sleep(50e-6)
+
+    def schedule(self, early: bool) -> Callable[[int], int]:
+        """wait(n): sleeps until n / rate after this moment, however late the others were; returns
+        that time. early: wakes before it, by as much as sleeps here are late; Lane.writer does the
+        rest. With no rate: 0, at once."""
+        start, rate, lateness = clock(), self.options.rate, 60_000
+
+        def wait(n: int) -> int:
+            nonlocal lateness
+            due = start + int(n * (1e9 / rate)) if rate else 0
+            while True:
+                now = self.care()
+                ahead = min(due - lateness - now, HEARTBEAT_NS)
+                if ahead <= 0:
+                    break
+                time.sleep(ahead * 1e-9)
+                late = min((clock() - now - ahead) * 9 // 8, 200_000)  # as in src/waiter.c
+                lateness = max(late, lateness - (lateness - late) // 16, 20_000)
+            while not early and clock() < due:
+                pass
+            return due
+
+        return wait
+
+
+# ---- the jobs ----------------------------------------------------------------------------------
+
+def publish(keeper: Keeper) -> None:
+    """Generated messages, --count of them."""
+    options, n, burst = keeper.options, 0, 1
+    send, fill = keeper.down.writer(keeper.make_room), make_filler(keeper.segment)
+    if options.wait_client:
+        keeper.wait_for(keeper.clients, "any cliente_c")
+    wait = keeper.schedule(options.size <= 4096 and (os.cpu_count() or 1) > 1)
+    while n < options.count:
+        due, last = wait(n), min(n + burst, options.count)
+        begin, n = send(fill, due, last), last
+        now = clock()
+        if burst == 1:
+            keeper.publish_ns.record(now - begin)
+        if not due:  # flat out: time one, then a millisecond without a look at the clock
+            burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (now - begin + 1)))
+            keeper.care(now)
+
+
+def publish_input(keeper: Keeper, source: BinaryIO, regular: bool) -> None:
+    """Each message is what one read returned, read straight into its slot."""
+    options, memory, n = keeper.options, keeper.segment.memory, 0
+
+    def read(at: int, _n: int) -> None:
+        try:
+            length = source.readinto(memory[at + 8:at + 8 + options.size])
+        except OSError as error:
+            raise Failure(SYSTEM, f"read {options.input}: {error.strerror}; give another file")
+        if not length:  # None: somebody else was faster at a non-blocking source
+            raise EOFError if length == 0 else BlockingIOError
+        keeper.segment.ints[at >> 2], keeper.segment.ints[(at >> 2) + 1] = length, 0
+        keeper.bytes += length
+
+    if options.rate:
+        keeper.wait_for(keeper.clients, "any cliente_c")
+    else:
+        keeper.wait_for(keeper.settled, "cliente_c --lossless")
+    send, fill = keeper.down.writer(keeper.make_room), with_crc(keeper.segment, read)
+    wait = keeper.schedule(False)
+    while n < options.count:
+        due = wait(n)
+        while not regular and not select.select([source], [], [], 0.05)[0]:
+            keeper.care()  # a quiet source must not stop the heartbeat
+        try:
+            send(fill, due)
+            n += 1
+        except EOFError:
+            return
+        except BlockingIOError:
+            pass
+
+
+def echo(keeper: Keeper, take: Callable, done: Callable) -> None:
+    """Ping-pong with one client: send one, wait for it to come back, check its bytes."""
+    down, words, memory, size = keeper.down, keeper.words, keeper.segment.memory, keeper.options.size
+    send, fill, n = down.writer(keeper.make_room), make_filler(keeper.segment), 0
+    keeper.wait_for(keeper.settled, "cliente_c --echo")
+    asked, wait = words[down.place] >> 48, keeper.schedule(True)
+
+    def over(now: int) -> bool:
+        """It has left; or it is done with the message, and so has answered by now; or it sleeps."""
+        generation, pid = keeper.holder()
+        if keeper.ran_out(now, n) and generation == asked:
+            keeper.drop(asked, pid, f"did not answer for {keeper.options.stall_timeout:g} s")
+        return keeper.gone(asked) or n <= position(words[down.place]) < CLAIMING
+
+    while n < keeper.options.count:
+        due = wait(n)
+        if keeper.gone(asked):
+            break
+        n += 1
+        begin = send(fill, due)
+        published = clock()
+        reply = keeper.await_up(take, over)
+        end = clock()
+        if reply is None:
+            break
+        keeper.publish_ns.record(published - begin)
+        keeper.round_trip.record(end - begin)
+        at = down.slot_at(n) + SLOT_HEAD
+        same = reply == memory[at:at + size]
+        if not done(reply) or not same:
+            keeper.echo_errors += 1
+            raise Failure(DATA, f"message {n} did not come back as it was sent")
+        keeper.received += 1
+    if words[down.dropped] == asked:
+        keeper.echo_errors += n - keeper.received
+        raise Failure(DATA, keeper.why_dropped)
+    if keeper.received < n and not keeper.gone(asked):
+        keeper.echo_errors += 1
+        raise Failure(DATA, f"message {n} did not come back: its client reads, but does not echo; "
+                            "start cliente_c --echo")
+
+
+def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular: bool) -> None:
+    """The payloads of the up lane, straight from the slot to the file, of one client."""
+    options, words, down = keeper.options, keeper.words, keeper.down
+    sender = 0  # its generation
+
+    def over(_now: int) -> bool:
+        nonlocal sender
+        now = words[down.place] >> 48
+        sender = sender or (now - 1 | 1 if now else 0)  # even: it has come and left already
+        return bool(sender) and keeper.gone(sender)
+
+    def write(payload: memoryview) -> None:
+        at, step = 0, len(payload) if regular else select.PIPE_BUF
+        while at < len(payload):
+            while not regular and not select.select([], [file], [], 0.05)[1]:
+                keeper.care()  # a reader that pauses must not stop the heartbeat
+            try:
+                at += os.write(file.fileno(), payload[at:at + step])
+            except OSError as error:
+                raise Failure(SYSTEM, f"write {options.sink}: {error.strerror}; give another file")
+
+    keeper.wait_for(lambda: over(0) or sender, "cliente_c --source")
+    while keeper.received < options.count:
+        payload = keeper.await_up(take, over)
+        if payload is None and words[down.dropped] == sender:
+            raise Failure(DATA, f"{keeper.why_dropped}; {options.sink} is incomplete")
+        if payload is None:
+            return keeper.say(f"the client left before the end of its stream: {options.sink} has "
+                              "what it sent")
+        write(payload)
+        keeper.bytes += len(payload)
+        keeper.received += len(payload) > 0
+        if not done(payload):
+            raise Failure(DATA, "a message changed while it was read, or failed its CRC: "
+                                f"{options.sink} is damaged")
+        if not payload:  # an empty message ends the stream
+            return
+
+
+# ---- from begin to end -------------------------------------------------------------------------
 
 def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
     """(unbuffered file, is it a regular one?): only those never make us wait."""
@@ -1066,9 +965,98 @@ def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
         except OSError as error:
             if Stop.signal:
                 raise Ended
-            if error.errno != errno.ENXIO or not Path(path).is_fifo():
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise Failure(SYSTEM, f"open {path}: {error.strerror}; give another file")
         time.sleep(0.01)  # nobody reads it yet
+
+
+def start_command(options: argparse.Namespace) -> subprocess.Popen:
+    taken = options.json or options.sink == "-"  # nothing else may go to our standard output
+    try:
+        return subprocess.Popen(options.command, stdout=2 if taken else None,
+                                stdin=subprocess.DEVNULL if options.input == "-" else None)
+    except OSError as error:
+        raise Failure(SYSTEM, f"cannot start {options.command[0]}: {error.strerror}; give another "
+                              "COMMAND")
+
+
+def end_command(child: Optional[subprocess.Popen]) -> int:
+    """It ends by itself when the segment is closed; after a signal it is asked twice."""
+    asks = [child.kill, child.terminate] if child else []
+    while child and child.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(2)
+        if Stop.signal and asks:
+            asks.pop()()
+    return 0 if not child else child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def report(keeper: Keeper, published: int, elapsed: float) -> None:
+    options = keeper.options
+    count = keeper.received if options.sink else published
+    size = keeper.bytes if options.input or options.sink else published * options.size
+    spent, trip = keeper.publish_ns.summary(), keeper.round_trip.summary()
+    spent = spent and {key: spent[key] for key in ("mean", "p50", "p99")}
+    if options.json:
+        record = {"published": published, "received": keeper.received, "clients": keeper.clients(),
+                  "bytes": size, "elapsed_s": round(elapsed, 6),
+                  "rate_hz": round(count / elapsed, 3), "stalls": keeper.stalls,
+                  "dropped_clients": keeper.dropped, "publish_ns": spent, "clock": CLOCK_NAME,
+                  "session": keeper.segment.session, "missed_wakeups": keeper.up.missed_wakeups}
+        if options.echo:
+            record.update(round_trip_ns=trip, echo_errors=keeper.echo_errors)
+        return keeper.tell(json.dumps(record))
+    lines = [f"host.py  {'received' if options.sink else 'published'} {count} messages, "
+             f"{size} bytes", f"time         {elapsed:.3f} s   {count / elapsed:.1f} a second",
+             f"clients      {keeper.clients()}   dropped {keeper.dropped}   "
+             f"waited for room {keeper.stalls} times"]
+    for title, figures in (("publish", spent), ("round trip", trip)):
+        cells = [f"{key.replace('_', '.')} {ns / 1000:.2f}" for key, ns in (figures or {}).items()]
+        for at in range(0, len(cells), 4):  # more would not fit into 80 columns
+            lines.append(f"{'' if at else title:12} {'  '.join(cells[at:at + 4])} us")
+    keeper.tell("\n  ".join(lines))
+
+
+def run(options: argparse.Namespace) -> int:
+    file = (open_file(options.input, os.O_RDONLY, 0) if options.input else
+            open_file(options.sink, os.O_WRONLY | os.O_CREAT, 1) if options.sink else ())
+    if sys.stdout is None and (options.json or not options.quiet) and options.sink != "-":
+        raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
+    kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
+    segment = Segment(options.name, options.size, options.slots, kind, options.crc)
+    keeper = Keeper(options, segment)
+    up = keeper.up.reader() if keeper.serves else ()
+    code = first = DONE
+    try:
+        if options.sink and options.sink != "-" and file[1]:
+            file[0].truncate(0)  # only now: it could be that of a host which is running
+        segment.go_live()
+        if not options.quiet and not options.json:
+            keeper.tell(f"host.py  created {options.name}  {segment.total / 1024:.1f} KiB  "
+                        f"{options.slots} slots of {options.size} B")
+        if options.command:
+            keeper.child = start_command(options)
+        (publish_input if options.input else echo if options.echo else
+         sink if options.sink else publish)(keeper, *up, *file)
+    except Ended:
+        pass
+    except Failure as failure:
+        keeper.say(str(failure))
+        code = failure.code
+        first = DONE if keeper.child_ended() else code
+    finally:  # whatever happened: no segment without a host
+        elapsed, published = max(clock() - keeper.begin, 1) * 1e-9, segment.words[keeper.down.head]
+        segment.end()
+        status = end_command(keeper.child)
+    code = first or status or code  # who failed first, COMMAND or we: the rest came of it
+    try:
+        if options.json or not options.quiet:
+            report(keeper, published, elapsed)
+    except Failure as failure:  # the first reason to fail is the one that counts, and is said
+        if code == DONE:
+            keeper.say(str(failure))
+            code = failure.code
+    return code
 
 
 # ---- command line ------------------------------------------------------------------------------
@@ -1086,30 +1074,14 @@ class Parser(argparse.ArgumentParser):
             self.exit(SYSTEM)
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text}: not a whole number from {low} to {high}")
-        return int(text)
-    return parse
-
-
-def real(low: float, high: float) -> Callable[[str], float]:
+def number(kind: type, low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        try:
-            value = float(text) if text.strip() == text and "_" not in text else low - 1
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text}: not a number from {low:g} to {high:g}")
-        return value
+        with suppress(ValueError):  # float would take "nan", "1_0" and " 5"
+            if not text.strip("0123456789.e+-") and low <= kind(text) <= high:
+                return kind(text)
+        raise argparse.ArgumentTypeError(
+            f"{text}: not a {'whole ' if kind is int else ''}number from {low} to {high}")
     return parse
-
-
-def file_name(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("is empty")
-    return text
 
 
 def parse_options(arguments: List[str]) -> argparse.Namespace:
@@ -1117,30 +1089,27 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
                     description="Creates a shared memory segment and publishes into it; "
                                 "cliente_c reads it.", allow_abbrev=False)
     add = parser.add_argument
-    add("--name", default="/shmprueba", help="segment name, with or without the leading slash "
-                                             "(/shmprueba)")
-    add("--rate", type=real(0, 1e9), metavar="HZ", help="messages a second, absolute schedule; "
-                                                        "0: no pause (1000)")
-    add("--size", type=whole(1, 1 << 30), default=64, metavar="BYTES", help="payload bytes (64)")
-    add("--slots", type=whole(2, 65536), default=1024, metavar="N",
+    add("--name", default="/shmprueba", help="segment name, with or without the slash (/shmprueba)")
+    add("--rate", type=number(float, 0, 1e9), metavar="HZ",
+        help="messages a second, absolute schedule; 0: no pause (1000)")
+    add("--size", type=number(int, 1, 1 << 30), default=64, metavar="BYTES",
+        help="payload bytes (64)")
+    add("--slots", type=number(int, 2, 65536), default=1024, metavar="N",
         help="messages a lane holds, power of two (1024)")
-    add("--count", type=whole(0, 1 << 62), default=0, metavar="N",
+    add("--count", type=number(int, 0, 1 << 40), default=0, metavar="N",
         help="stop after N messages; 0: until Ctrl-C (0)")
-    add("--input", type=file_name, metavar="FILE",
-        help="publish FILE ('-': standard input) in messages of --size bytes; waits for a client; "
-             "implies --rate 0")
+    add("--input", metavar="FILE",
+        help="publish FILE ('-': standard input) in messages of --size bytes; implies --rate 0, and "
+             "then waits for cliente_c --lossless")
     add("--wait-client", action="store_true", help="publish nothing until a client is attached")
-    add("--echo", action="store_true", help="ping-pong: wait for the client's echo of each "
-                                            "message, check its bytes, print round-trip timing")
+    add("--echo", action="store_true", help="ping-pong with one client, and end with it: check the "
+                                            "bytes of each echo, print round-trip timing")
     add("--crc", action="store_true", help="put a CRC-32 on every message")
-    add("--sink", type=file_name, metavar="FILE",
-        help="receive on the up lane, lossless, and write the payloads to FILE ('-': standard "
-             "output); publishes nothing")
-    add("--wait", choices=["spin", "yield", "sleep", "block"],
-        help="how --echo (spin) and --sink (block, else sleep) wait")
-    add("--stall-timeout", type=real(0.001, 1e6), default=1.0, metavar="S",
-        help="drop a lossless client that has not moved for so long (1.0)")
-    add("--cpu", type=whole(0, 1023), metavar="N", help="pin to a CPU (Linux)")
+    add("--sink", metavar="FILE", help="receive on the up lane, lossless, and write the payloads to "
+                                       "FILE ('-': standard output); publishes nothing")
+    add("--wait", choices=["spin", "block"], help="how --echo (spin) and --sink (block) wait")
+    add("--stall-timeout", type=number(float, 0.001, 1e6), default=1.0, metavar="S",
+        help="drop a consumer that has not moved for so long (1.0)")
     add("--json", action="store_true", help="one JSON object on standard output at the end, "
                                             "nothing else there")
     add("--quiet", action="store_true")
@@ -1149,23 +1118,21 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     dashes = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:dashes])
     options.command = arguments[dashes + 1:]
-    if dashes < len(arguments) and not options.command:
-        parser.error("--: COMMAND is missing")
-    if options.slots & options.slots - 1:
-        parser.error(f"argument --slots: {options.slots}: not a power of two")
-    if bool(options.input) + options.echo + bool(options.sink) > 1:
-        parser.error("--input, --echo, --sink: only one of them")
-    if options.json and options.sink == "-":
-        parser.error("--json: standard output is taken by --sink -")
+    for wrong, text in (
+            (dashes < len(arguments) and not options.command, "--: COMMAND is missing"),
+            (options.slots & options.slots - 1, f"--slots {options.slots}: not a power of two"),
+            (options.input == "", "--input: its name is empty"),
+            (options.sink == "", "--sink: its name is empty"),
+            (bool(options.input) + options.echo + bool(options.sink) > 1,
+             "--input, --echo, --sink: only one of them"),
+            (options.json and options.sink == "-", "--json: standard output is taken by --sink -"),
+            (0 < (options.rate or 0) < 1e-6, "--rate: one message in 11 days is the slowest")):
+        if wrong:
+            parser.error(text)
     options.count = options.count or 1 << 62  # 0: until Ctrl-C
-    if options.rate and options.rate < 1e-6:
-        parser.error(f"argument --rate: {options.rate:g}: one message in 11 days is the slowest")
     if options.rate is None:
         options.rate = 0.0 if options.input else 1000.0
-    if options.wait == "block" and FUTEX_CALL is None:
-        parser.error("--wait block: no futex on this system; use spin, yield or sleep")
-    if options.wait is None:
-        options.wait = "spin" if not options.sink else "block" if FUTEX_CALL else "sleep"
+    options.wait = options.wait or ("block" if options.sink else "spin")
     try:
         options.name = normalise_name(options.name)
         options.name.encode()
@@ -1173,14 +1140,6 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
         parser.error(f"segment name {options.name!r} is not UTF-8: SharedMemory takes no other")
     except ValueError as error:
         parser.error(f"segment name {options.name!r} {error}")
-    if options.cpu is not None:
-        try:
-            options.cpus = os.sched_getaffinity(0)  # COMMAND keeps them
-            os.sched_setaffinity(0, [options.cpu])
-        except AttributeError:
-            parser.error("--cpu: this system cannot pin a process to a CPU")
-        except OSError as error:
-            parser.error(f"--cpu {options.cpu}: {error.strerror}; `nproc` tells how many there are")
     return options
 
 
@@ -1188,21 +1147,20 @@ def main(arguments: List[str]) -> int:
     if sys.stdout:  # a name that its encoding does not have is no reason to fail; stderr does so
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_options(arguments)
-    host = Host(options)
     if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin" and not options.quiet:
-        host.say("this name is too long for macOS (31 bytes with the slash)")
-    if platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
-        host.say("the memory order of this program is not proved on this machine "
-                 f"({platform.machine()}): --crc is on")
+        remark(f"{options.name}: this name is too long for macOS (31 bytes with the slash)")
+    if MACHINE not in ("x86_64", "amd64", "aarch64", "arm64"):
+        remark(f"{options.name}: the memory order of this program is not proved on this machine "
+               f"({MACHINE}): --crc is on")
         options.crc = True
     if LINUX:
         libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer
     try:
-        return host.run()
+        return run(options)
     except Ended:
         return DONE
     except Failure as failure:
-        host.say(str(failure))
+        remark(f"{options.name}: {failure}")
         return failure.code
 
 

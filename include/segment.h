@@ -21,11 +21,7 @@ enum segment_result {
     SEGMENT_ERROR = -7,    /* a system call failed */
 };
 
-enum segment_access {
-    SEGMENT_READ_WRITE, /* consumer: maps for writing */
-    SEGMENT_OBSERVE,    /* maps read-only: can harm nobody */
-    SEGMENT_PEEK,       /* read-only, and takes a dead host's, too */
-};
+enum segment_step { STEP_OPEN, STEP_STAT, STEP_MAP, STEP_CHECK };
 
 enum host_state { HOST_LIVE, HOST_CLOSED, HOST_STALLED, HOST_DIED, HOST_SHRUNK };
 extern const char *const host_state_names[]; /* by enum host_state */
@@ -37,24 +33,20 @@ struct segment {
     size_t size;
     struct shm_header header; /* the private, checked copy; the shared one is not read again */
     struct shm_status *status;
-    struct {
-        uint64_t open, stat, map, check;
-    } step_ns;
-    char why[256]; /* one line: what was found, what to do; after any result but SEGMENT_OK */
+    uint64_t step_ns[4]; /* by enum segment_step */
+    char why[256];       /* one line: what was found, what to do; after any result but SEGMENT_OK */
 
     /* The host's health: judged by the heartbeat's movement, because its value may come from
      * another clock (time namespaces). */
     uint64_t heartbeat_ns, moved_ns, looked_ns;
-    bool had_link;       /* st_nlink means something on this system */
-    int64_t clock_gap_s; /* not 0: the host's clock is not ours, ages mean nothing */
+    bool foreign_clock; /* the heartbeat moves, but by another clock */
 };
 
 /* One try; never waits longer than 0.4 s (for a heartbeat to move, where it is not fresh).
  * @param name  normalised (shm_name_normalise)
  * @return SEGMENT_OK, or a negative code and segment->why; the codes from SEGMENT_ABSENT to
  *         SEGMENT_DIED may be different at the next try */
-enum segment_result segment_attach(struct segment *segment, const char *name,
-                                   enum segment_access access);
+enum segment_result segment_attach(struct segment *segment, const char *name);
 
 /* Fills in and checks the header of an object of this many bytes: the part of attach that looks at
  * foreign bytes only. Leaves the verdict in segment->why. */
@@ -62,9 +54,6 @@ enum segment_result segment_check(struct segment *segment, const void *header, u
 
 /* @param now_ns  clock_now_ns(); call it at least every 100 ms while nothing comes */
 enum host_state segment_host(struct segment *segment, uint64_t now_ns);
-
-/* @return true when the name is gone, or another object's (where the system can tell) */
-bool segment_unlinked(const struct segment *segment);
 
 /* Takes SIGBUS, once a process: pages that vanish under the map become zeros, and segment_host says
  * HOST_SHRUNK. */

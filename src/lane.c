@@ -1,23 +1,11 @@
 #include "lane.h"
 
 #include "latency.h"
-#include "segment.h"
 #include "waiter.h"
 
-/* No run publishes this many messages: a head that moves further, or backwards, is no head. */
-#define IMPOSSIBLE_JUMP (1ull << 48)
-#define WAKE_AGAIN_NS   1000000u
-
-/* The word that pid and flags make together, in this machine's byte order. */
-union owner {
-    struct {
-        uint32_t pid, flags;
-    };
-    uint64_t word;
-};
-#define OWNER(p, f)     (((union owner){.pid = (p), .flags = (f)}).word)
-#define PID_OF(word_)   (((union owner){.word = (word_)}).pid)
-#define FLAGS_OF(word_) (((union owner){.word = (word_)}).flags)
+/* No run publishes as many messages as the place has numbers for: a head that says so, or that
+ * moves further than this, or backwards, is no head. */
+#define IMPOSSIBLE SHM_CLAIMING
 
 static struct shm_slot *slot_of(const struct lane *lane, uint64_t n)
 {
@@ -29,7 +17,7 @@ static enum lane_result begin_at_head(struct lane *lane)
 {
     lane->head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
     lane->next = lane->head + 1;
-    return lane->head < IMPOSSIBLE_JUMP ? LANE_OK : LANE_DAMAGED;
+    return lane->head < IMPOSSIBLE ? LANE_OK : LANE_DAMAGED;
 }
 
 enum lane_result lane_open(struct lane *lane, void *base, const struct shm_header *header,
@@ -49,61 +37,86 @@ enum lane_result lane_open(struct lane *lane, void *base, const struct shm_heade
 
 /* ---- reading ---- */
 
-enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t flags, uint32_t *other)
+enum lane_result lane_attach(struct lane *lane)
+{
+    const enum lane_result result = begin_at_head(lane);
+
+    /* Last: who publishes only once it sees this must not lose us its first message. */
+    atomic_fetch_add_explicit(&lane->shared->attached, 1, memory_order_release);
+    return result;
+}
+
+static bool is_held(uint64_t place, uint64_t dropped)
+{
+    return SHM_GENERATION(place) % 2 == 1 && SHM_GENERATION(place) != dropped;
+}
+
+static bool swap_place(struct lane *lane, uint64_t from, uint64_t to)
+{
+    return atomic_compare_exchange_strong_explicit(&lane->shared->place, &from, to,
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t *other)
 {
     struct shm_lane *shared = lane->shared;
-    const uint64_t mine = OWNER(pid, flags | SHM_ATTACHED);
-    uint64_t claim = OWNER(pid, 0), promised = OWNER(pid, flags);
-    uint64_t found = atomic_load_explicit(&shared->owner, memory_order_relaxed);
+    const uint64_t found = atomic_load_explicit(&shared->place, memory_order_acquire);
+    const uint64_t dropped = atomic_load_explicit(&shared->dropped, memory_order_acquire);
+    const uint16_t generation = SHM_GENERATION(found);
 
-    do {
-        *other = PID_OF(found);
-        if (*other != 0 && *other != pid && !process_is_gone(*other))
-            return LANE_BUSY;
-    } while (!atomic_compare_exchange_weak_explicit(&shared->owner, &found, claim,
-                                                    memory_order_acq_rel, memory_order_relaxed));
-
-    /* A predecessor may have been killed, or dropped, in its sleep. */
-    atomic_store_explicit(&shared->waiting, 0, memory_order_relaxed);
-    /* The cursor first, then the flags: the producer believes the cursor once it sees LOSSLESS. */
-    if (begin_at_head(lane) != LANE_OK)
-        return LANE_DAMAGED;
-    atomic_store_explicit(&shared->cursor, lane->head, memory_order_release);
-    if (!atomic_compare_exchange_strong_explicit(&shared->owner, &claim, promised,
-                                                 memory_order_acq_rel, memory_order_relaxed))
-        return LANE_DROPPED;
-
-    /* Begin behind what was published while the flags were on their way. The fence pairs with the
-     * producer's between its store of head and its next look at the flags (lane_writable; make_room
-     * in host.py): either it sees our flags, or we see its head. */
+    if (is_held(found, dropped)) {
+        const uint64_t holder = atomic_load_explicit(&shared->holder, memory_order_acquire);
+        const bool claiming = SHM_POSITION(found) >= SHM_CLAIMING;
+        *other = (uint32_t)(claiming ? found : holder);
+        const bool same = (claiming || holder >> 32 == generation) &&
+                          atomic_load_explicit(&shared->place, memory_order_relaxed) == found;
+        return same ? LANE_BUSY : LANE_PENDING;
+    }
+    uint16_t mine = (uint16_t)((generation + 1u) | 1u); /* the next odd one */
+    if (mine == dropped) /* it comes round after 32,768 claims: we would begin as dropped */
+        mine = (uint16_t)(mine + 2u);
+    const uint64_t claim = SHM_PLACE(mine, SHM_CLAIMING | pid);
+    if (!swap_place(lane, found, claim))
+        return LANE_PENDING;
+    /* Not a plain store: one who was dropped just here, and wakes up, would write over the name of
+     * his successor. */
+    uint64_t holder = atomic_load_explicit(&shared->holder, memory_order_acquire);
+    do
+        if (atomic_load_explicit(&shared->place, memory_order_relaxed) != claim)
+            return LANE_DROPPED;
+    while (!atomic_compare_exchange_strong_explicit(&shared->holder, &holder,
+                                                    (uint64_t)mine << 32 | pid,
+                                                    memory_order_acq_rel, memory_order_acquire));
+    /* SYNC claim (full fence): pairs with "room". Either the producer sees that we claim, and waits
+     * for us, or we see what it has published without waiting, and begin behind that. */
     atomic_thread_fence(memory_order_seq_cst);
     if (begin_at_head(lane) != LANE_OK)
         return LANE_DAMAGED;
-    atomic_store_explicit(&shared->cursor, lane->head, memory_order_release);
-    /* ATTACHED last: who publishes only once it sees it must not lose its first message to the line
-     * above. */
-    if (!atomic_compare_exchange_strong_explicit(&shared->owner, &promised, mine,
-                                                 memory_order_acq_rel, memory_order_relaxed))
+    lane->place = SHM_PLACE(mine, lane->head);
+    if (!swap_place(lane, claim, lane->place))
         return LANE_DROPPED;
-    lane->owner = mine;
-    return LANE_OK;
+    atomic_fetch_add_explicit(&shared->attached, 1, memory_order_release); /* last: lane_attach */
+    return lane_dropped(lane) ? LANE_DROPPED : LANE_OK;
 }
 
 void lane_leave(struct lane *lane)
 {
-    uint64_t mine = lane->owner;
-
-    lane_restore(lane);
-    if (mine != 0)
-        atomic_compare_exchange_strong_explicit(&lane->shared->owner, &mine, 0,
-                                                memory_order_acq_rel, memory_order_relaxed);
-    lane->owner = 0;
+    if (lane->place != 0)
+        swap_place(
+            lane, lane->place,
+            SHM_PLACE((uint16_t)(SHM_GENERATION(lane->place) + 1u), SHM_POSITION(lane->place)));
+    lane->place = 0;
 }
 
-static bool still_ours(const struct lane *lane)
+bool lane_dropped(const struct lane *lane)
 {
-    return lane->owner == 0 ||
-           atomic_load_explicit(&lane->shared->owner, memory_order_relaxed) == lane->owner;
+    const struct shm_lane *shared = lane->shared;
+
+    /* Or was the successor dropped, too, before we looked? Then the place tells. */
+    return lane->place != 0 &&
+           (atomic_load_explicit(&shared->dropped, memory_order_acquire) ==
+                SHM_GENERATION(lane->place) ||
+            atomic_load_explicit(&shared->place, memory_order_relaxed) != lane->place);
 }
 
 /* Message next is lost: go on with the oldest one that the producer is not about to overwrite. */
@@ -112,7 +125,9 @@ static enum lane_result lapped(struct lane *lane)
     const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
     uint64_t next = lane->next + 1;
 
-    if (head - lane->head > IMPOSSIBLE_JUMP)
+    if (lane_dropped(lane))
+        return LANE_DROPPED;
+    if (head - lane->head > IMPOSSIBLE)
         return LANE_DAMAGED;
     lane->head = head;
     /* head + 1 may be half written already, over message head + 1 - slot_count. */
@@ -129,11 +144,11 @@ enum lane_result lane_next(struct lane *lane, struct lane_message *message)
         /* SYNC head load (acquire): pairs with "head = n". Polled in place of the slot, whose line
          * the producer would lose between two stores. */
         const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
-        if (head - lane->head > IMPOSSIBLE_JUMP)
+        if (head - lane->head > IMPOSSIBLE)
             return LANE_DAMAGED;
         lane->head = head;
         if (head < lane->next)
-            return still_ours(lane) ? LANE_EMPTY : LANE_DROPPED;
+            return lane_dropped(lane) ? LANE_DROPPED : LANE_EMPTY;
     }
 
     const struct shm_slot *slot = slot_of(lane, lane->next);
@@ -147,9 +162,9 @@ enum lane_result lane_next(struct lane *lane, struct lane_message *message)
             return lapped(lane);
         /* What lane_readable looks at, too: or the two would disagree for ever. */
         const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);
-        if (head - lane->head > IMPOSSIBLE_JUMP)
+        if (head - lane->head > IMPOSSIBLE)
             return LANE_DAMAGED;
-        return still_ours(lane) ? LANE_PENDING : LANE_DROPPED;
+        return lane_dropped(lane) ? LANE_DROPPED : LANE_PENDING;
     }
     message->n = lane->next;
     message->timestamp_ns = atomic_load_explicit(&slot->timestamp_ns, memory_order_relaxed);
@@ -165,13 +180,12 @@ enum lane_result lane_next(struct lane *lane, struct lane_message *message)
 
 enum lane_result lane_confirm(struct lane *lane, const struct lane_message *message)
 {
-    /* Asked for every message, between its use and lane_release: one that was dropped stores at
-     * most one more cursor, and that one is lower than its successor's first. */
-    if (!still_ours(lane))
-        return LANE_DROPPED;
-    /* SYNC R4 (acquire fence): pairs with F1. Without it the second look could be made before the
-     * payload was read, and would vouch for nothing; an acquire load would not keep it here. */
+    /* SYNC R4 (acquire fence): pairs with F1, and with the fence behind "dropped". Without it the
+     * second look could be made before the payload was read, and would vouch for nothing; an
+     * acquire load would not keep it here. */
     atomic_thread_fence(memory_order_acquire);
+    if (lane_dropped(lane))
+        return LANE_DROPPED;
     /* SYNC seq again */
     const struct shm_slot *slot = slot_of(lane, message->n);
     if (atomic_load_explicit(&slot->seq, memory_order_relaxed) == 2 * message->n)
@@ -180,30 +194,25 @@ enum lane_result lane_confirm(struct lane *lane, const struct lane_message *mess
     return lapped(lane);
 }
 
-void lane_release(struct lane *lane, const struct lane_message *message)
+enum lane_result lane_release(struct lane *lane, const struct lane_message *message)
 {
+    /* SYNC place swap (release): pairs with "place load"; the payload was read before the
+     * producer may write over it. A swap, because a store could land on a successor's place. */
+    if (lane->place != 0) {
+        const uint64_t done = SHM_PLACE(SHM_GENERATION(lane->place), message->n);
+        if (!swap_place(lane, lane->place, done))
+            return LANE_DROPPED;
+        lane->place = done;
+    }
     lane->next = message->n + 1;
-    /* SYNC cursor store (release): pairs with the producer's cursor load; the payload was read
-     * before the producer may write over it. Where nobody waits for it, not every time: the
-     * producer would lose the line in which it looks for a sleeper. lane_restore makes it good. */
-    if (lane->owner != 0 && (FLAGS_OF(lane->owner) & SHM_LOSSLESS || message->n % 16 == 0))
-        atomic_store_explicit(&lane->shared->cursor, message->n, memory_order_release);
+    return LANE_OK;
 }
 
-void lane_restore(struct lane *lane)
-{
-    _Atomic uint64_t *cursor = &lane->shared->cursor;
-
-    if (lane->owner != 0 && still_ours(lane) &&
-        atomic_load_explicit(cursor, memory_order_relaxed) != lane->next - 1)
-        atomic_store_explicit(cursor, lane->next - 1, memory_order_release);
-}
-
-bool lane_readable(struct lane *lane)
+bool lane_readable(const struct lane *lane)
 {
     const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
 
-    if (head - lane->head > IMPOSSIBLE_JUMP || !still_ours(lane))
+    if (head - lane->head > IMPOSSIBLE || lane_dropped(lane))
         return true;
     if (head < lane->next)
         return false;
@@ -217,21 +226,20 @@ bool lane_writable(struct lane *lane)
 {
     if (lane->next <= lane->limit)
         return true;
-    /* Pairs with the fence in lane_claim: our last store of head is out before we look at flags. */
+    /* SYNC room (full fence): pairs with "claim"; our last store of head is out before we look. */
     atomic_thread_fence(memory_order_seq_cst);
-    const uint32_t flags =
-        FLAGS_OF(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed));
-    if (flags & SHM_LOSSLESS) {
-        /* SYNC cursor load (acquire): pairs with "cursor store". It only ever moves forward, and
-         * never past what was published; anything else is a dropped consumer's late store. */
-        const uint64_t cursor = atomic_load_explicit(&lane->shared->cursor, memory_order_acquire);
-        if (cursor > lane->cursor && cursor < lane->next)
-            lane->cursor = cursor;
-        lane->limit = lane->cursor + lane->slot_count;
-    } else {
+    /* SYNC place load (acquire): pairs with "place swap". */
+    const uint64_t place = atomic_load_explicit(&lane->shared->place, memory_order_acquire);
+    const uint64_t dropped = atomic_load_explicit(&lane->shared->dropped, memory_order_relaxed);
+    const uint64_t position = SHM_POSITION(place);
+    if (!is_held(place, dropped)) {
         /* Nobody to wait for. Who claims from now on begins with message next, or behind it: so far
          * nothing of his is overwritten. */
         lane->limit = lane->next + lane->slot_count - 1;
+    } else if (position < lane->next) { /* else he is claiming (or lies): what was seen counts */
+        if (position > lane->position)
+            lane->position = position;
+        lane->limit = lane->position + lane->slot_count;
     }
     return lane->next <= lane->limit;
 }
@@ -264,31 +272,25 @@ void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t c
     /* SYNC head = n (release, F3): pairs with "head load"; who reads in place without a look at seq
      * relies on this one. */
     atomic_store_explicit(&lane->shared->head, n, memory_order_release);
-
-    const uint64_t owner = atomic_load_explicit(&lane->shared->owner, memory_order_relaxed);
-    if (FLAGS_OF(owner) & SHM_BLOCKS) {
-        /* SYNC wake (full fence): pairs with the one in waiter_block. Either we see that it waits,
-         * or it sees our head; with neither it would sleep on a message that is there. */
-        atomic_thread_fence(memory_order_seq_cst);
-        /* One call is enough until it has run: before it sleeps again it moves the cursor past what
-         * it was woken for. (The millisecond is for a consumer that does not.) */
-        if (atomic_load_explicit(&lane->shared->waiting, memory_order_relaxed) &&
-            (atomic_load_explicit(&lane->shared->cursor, memory_order_relaxed) >= lane->woken ||
-             now - lane->woken_ns > WAKE_AGAIN_NS)) {
-            lane->woken = n;
-            lane->woken_ns = now;
-            waiter_wake(&lane->shared->head);
-        }
+    /* SYNC wake (full fence): pairs with "sleep" (waiter.c). Either we see the wish, or the sleeper
+     * sees our head; with neither it would sleep on a message that is there. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&lane->shared->wish, memory_order_relaxed) > lane->woken) {
+        lane->woken = n; /* not the wish: that sleeper may not be in the queue yet */
+        waiter_wake(&lane->shared->head);
     }
 }
 
-uint64_t lane_unread(struct lane *lane)
+uint64_t lane_unread(const struct lane *lane)
 {
-    return lane->next - 1 - atomic_load_explicit(&lane->shared->cursor, memory_order_acquire);
+    const uint64_t place = atomic_load_explicit(&lane->shared->place, memory_order_acquire);
+
+    return lane->next - 1 - SHM_POSITION(place);
 }
 
 bool lane_has_consumer(const struct lane *lane)
 {
-    return FLAGS_OF(atomic_load_explicit(&lane->shared->owner, memory_order_relaxed)) &
-           SHM_ATTACHED;
+    const uint64_t place = atomic_load_explicit(&lane->shared->place, memory_order_acquire);
+
+    return SHM_GENERATION(place) % 2 == 1;
 }

@@ -69,6 +69,8 @@ uint64_t latency_percentile(const struct latency *latency, double fraction)
 {
     if (latency->count == 0)
         return 0;
+    if (fraction <= 0)
+        return latency->min_ns;
     /* Nearest rank: the smallest value with at least fraction * count records at or below it. The
      * small allowance keeps 0.999 * 1000 from becoming 999.0000000001. */
     const double rank = fraction * (double)latency->count - 1e-6;

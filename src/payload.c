@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PATTERN_MODULUS 251u
@@ -25,30 +26,12 @@ uint32_t payload_crc32(const unsigned char *bytes, size_t length, uint32_t start
     return ~crc;
 }
 
-/* A sine made of two parabolas, period 1024, -1 ... 1. */
-static float swing(uint64_t n)
-{
-    const double x = ((double)(n & 1023) - 512) / 512;
-    return (float)(4 * x * (x < 0 ? 1 + x : 1 - x));
-}
-
-struct shm_sample payload_sample(uint64_t n)
-{
-    return (struct shm_sample){
-        .index = n,
-        .time_s = (double)n * 0.001,
-        .accel = {0.5f * swing(n), 0.25f * swing(n + 256), 9.8125f + 0.0625f * swing(2 * n)},
-        .gyro = {0.25f * swing(n + 256), -0.125f * swing(n), 0.03125f * swing(4 * n)},
-        .temperature = 36.5f + 0.25f * swing(n + 512),
-    };
-}
-
 bool payload_matches(uint32_t kind, const struct lane_message *message)
 {
     uint32_t i = 0;
 
     if (kind == SHM_SAMPLE) {
-        const struct shm_sample expected = payload_sample(message->n);
+        const struct shm_sample expected = shm_sample_of(message->n);
         if (message->length < sizeof expected ||
             /* Bytes, not members: they are what is promised. NOLINTNEXTLINE */
             memcmp(message->payload, &expected, sizeof expected) != 0)
@@ -64,52 +47,113 @@ bool payload_matches(uint32_t kind, const struct lane_message *message)
     return true;
 }
 
-static size_t base64(char *out, const unsigned char *in, size_t length)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *to = out;
+/* ---- the fields of a sample, from the one list ---- */
 
-    for (size_t i = 0; i < length; i += 3) {
-        const size_t left = length - i;
-        const uint32_t three = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) |
-                               (left > 2 ? in[i + 2] : 0u);
-        *to++ = digits[three >> 18];
-        *to++ = digits[three >> 12 & 63];
-        *to++ = left > 1 ? digits[three >> 6 & 63] : '=';
-        *to++ = left > 2 ? digits[three & 63] : '=';
-    }
-    return (size_t)(to - out);
+enum kind { KIND_u64, KIND_u32, KIND_f64, KIND_f32, KIND_text, KIND_pad };
+
+static const struct field {
+    enum kind kind;
+    const char *name, *unit;
+    size_t offset, count, size; /* size: bytes of one */
+} fields[] = {
+#define FIELD(kind, name, dimension, unit, ...)                                                    \
+    {KIND_##kind,                                                                                  \
+     #name,                                                                                        \
+     unit,                                                                                         \
+     offsetof(struct shm_sample, name),                                                            \
+     sizeof(shm_##kind dimension) / sizeof(shm_##kind),                                            \
+     sizeof(shm_##kind)},
+    SHM_SAMPLE_FIELDS(FIELD)};
+enum { FIELDS = sizeof fields / sizeof fields[0] };
+
+#define FOR_EACH_FIELD                                                                             \
+    for (const struct field *field = fields; field < fields + FIELDS; field++)                     \
+        if (field->kind != KIND_pad)
+
+/* The shortest text that reads back as the same number; "null" where JSON has no word for it. */
+static int put_real(char *out, size_t room, double value, bool is_float)
+{
+    if (!isfinite(value))
+        return snprintf(out, room, "null");
+    const int length = snprintf(out, room, "%.*g", is_float ? 6 : 15, value);
+    const double back = is_float ? (double)strtof(out, NULL) : strtod(out, NULL);
+    return back == value ? length : snprintf(out, room, "%.*g", is_float ? 9 : 17, value);
 }
 
-size_t payload_json(char *out, uint32_t kind, const struct lane_message *message)
+/* Number i of a field, as text. @return its length */
+static int put_number(char *out, size_t room, const struct field *field, const void *sample,
+                      size_t i)
 {
-    const size_t room = PAYLOAD_JSON_SIZE(0);
-    size_t at = (size_t)snprintf(
-        out, room, "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
-        message->n, message->timestamp_ns, message->length);
+    union {
+        uint64_t u64;
+        uint32_t u32;
+        double f64;
+        float f32;
+    } value;
+
+    memcpy(&value, (const char *)sample + field->offset + i * field->size, field->size);
+    switch (field->kind) {
+    case KIND_u64: return snprintf(out, room, "%" PRIu64, value.u64);
+    case KIND_u32: return snprintf(out, room, "%" PRIu32, value.u32);
+    case KIND_f64: return put_real(out, room, value.f64, false);
+    default: return put_real(out, room, (double)value.f32, true);
+    }
+}
+
+/* Characters up to the first NUL; whatever JSON does not take as it is becomes \u00XX. */
+static int put_text(char *out, const struct field *field, const void *sample)
+{
+    const unsigned char *text = (const unsigned char *)sample + field->offset;
+    char *to = out;
+
+    for (size_t i = 0; i < field->count && text[i] != 0; i++)
+        if (text[i] < 0x20 || text[i] > 0x7e || text[i] == '"' || text[i] == '\\')
+            to += snprintf(to, 7, "\\u%04x", text[i]);
+        else
+            *to++ = (char)text[i];
+    *to = '\0';
+    return (int)(to - out);
+}
+
+void payload_print(FILE *out, const struct shm_sample *sample)
+{
+    char text[6 * sizeof *sample + 32];
+
+    FOR_EACH_FIELD
+    {
+        fprintf(out, "  %-12s", field->name);
+        if (field->kind == KIND_text && put_text(text, field, sample) >= 0)
+            fprintf(out, " %s", text);
+        else
+            for (size_t i = 0; i < field->count; i++)
+                if (put_number(text, sizeof text, field, sample, i) > 0)
+                    fprintf(out, " %s", text);
+        fprintf(out, "%s%s\n", field->unit[0] != '\0' ? " " : "", field->unit);
+    }
+}
+
+size_t payload_json(char *out, const struct lane_message *message)
+{
+    char *to = out;
     struct shm_sample sample;
 
-    if (kind == SHM_SAMPLE && message->length >= sizeof sample) {
-        static const char *const before[] = {
-            ", \"time_s\": ",      ", \"accel\": [", ", ", ", ", "], \"gyro\": [", ", ", ", ",
-            "], \"temperature\": "};
+    to += snprintf(to, 128,
+                   "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
+                   message->n, message->timestamp_ns, message->length);
+    if (message->length >= sizeof sample) {
         memcpy(&sample, message->payload, sizeof sample);
-        const double values[] = {sample.time_s,           (double)sample.accel[0],
-                                 (double)sample.accel[1], (double)sample.accel[2],
-                                 (double)sample.gyro[0],  (double)sample.gyro[1],
-                                 (double)sample.gyro[2],  (double)sample.temperature};
-        at += (size_t)snprintf(out + at, room - at, ", \"index\": %" PRIu64, sample.index);
-        for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-            if (isfinite(values[i]))
-                at += (size_t)snprintf(out + at, room - at, "%s%.12g", before[i], values[i]);
-            else /* JSON knows neither NaN nor infinity */
-                at += (size_t)snprintf(out + at, room - at, "%snull", before[i]);
-    } else {
-        at += (size_t)snprintf(out + at, room - at, ", \"payload\": \"");
-        at += base64(out + at, message->payload, message->length);
-        out[at++] = '"';
+        FOR_EACH_FIELD
+        {
+            const bool text = field->kind == KIND_text, list = !text && field->count > 1;
+            to += sprintf(to, ", \"%s\": %s", field->name, text ? "\"" : list ? "[" : "");
+            if (text)
+                to += put_text(to, field, &sample);
+            for (size_t i = 0; !text && i < field->count; i++) {
+                to += sprintf(to, "%s", i > 0 ? ", " : "");
+                to += put_number(to, 26, field, &sample, i);
+            }
+            to += sprintf(to, "%s", text ? "\"" : list ? "]" : "");
+        }
     }
-    out[at++] = '}';
-    out[at++] = '\n';
-    return at;
+    return (size_t)(to + sprintf(to, "}\n") - out);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "latency.h"
+#include "shm_sample.h"
 
 #ifdef __APPLE__
 /* shm_open takes no other flags there, and closes on exec by itself. */
@@ -61,18 +62,9 @@ bool process_is_gone(uint64_t pid)
     return after_name != NULL && strncmp(after_name, ") Z", 3) == 0;
 }
 
-bool segment_unlinked(const struct segment *segment)
+static enum segment_result open_object(struct segment *segment)
 {
-    struct stat now;
-
-    return segment->had_link && fstat(segment->fd, &now) == 0 && now.st_nlink == 0;
-}
-
-static enum segment_result open_object(struct segment *segment, enum segment_access access)
-{
-    const int mode = access == SEGMENT_READ_WRITE ? O_RDWR : O_RDONLY;
-
-    segment->fd = shm_open(segment->name, mode | OPEN_FLAGS, 0);
+    segment->fd = shm_open(segment->name, O_RDWR | OPEN_FLAGS, 0);
     if (segment->fd >= 0)
         return SEGMENT_OK;
     switch (errno) {
@@ -109,7 +101,6 @@ static enum segment_result stat_object(struct segment *segment, uint64_t *size)
         return say(segment, SEGMENT_REFUSED,
                    "refused: it belongs to user %lu, not to you or root; run as that user",
                    (unsigned long)found.st_uid);
-    segment->had_link = found.st_nlink > 0;
     *size = (uint64_t)found.st_size;
     if (*size == 0)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting (size 0)");
@@ -156,7 +147,7 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
         {"slot_stride", stride >= SHM_BLOCK && stride % SHM_BLOCK == 0},
         {"payload_capacity", capacity >= 1 && capacity <= stride - SHM_SLOT_HEAD},
         {"total_size", header->total_size == SHM_HEADER_SIZE + 2ull * slots * stride},
-        {"flags", (header->flags & ~SHM_FLAG_CRC) == 0},
+        {"flags", (header->flags & ~(SHM_FLAG_CRC | SHM_FLAG_BARRIER)) == 0},
         {"session", header->session != 0},
         {"host_pid", header->host_pid != 0 && header->host_pid <= INT32_MAX},
         {"payload_kind",
@@ -216,7 +207,7 @@ static enum segment_result check_alive(struct segment *segment)
     if (now - segment->heartbeat_ns + SHM_SILENCE_NS <= 2 * SHM_SILENCE_NS)
         return SEGMENT_OK;
     for (const uint64_t end = now + 3 * SHM_HEARTBEAT_NS; now < end; now = clock_now_ns()) {
-        if (segment_host(segment, now) == HOST_LIVE && segment->clock_gap_s != 0)
+        if (segment_host(segment, now) == HOST_LIVE && segment->foreign_clock)
             return SEGMENT_OK;
         nanosleep(&step, NULL);
     }
@@ -240,33 +231,32 @@ static void end_step(uint64_t *step_ns, uint64_t *begin_ns)
     *begin_ns = now;
 }
 
-enum segment_result segment_attach(struct segment *segment, const char *name,
-                                   enum segment_access access)
+enum segment_result segment_attach(struct segment *segment, const char *name)
 {
-    const int protection = access == SEGMENT_READ_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
     uint64_t size = 0, begin_ns = clock_now_ns();
 
     *segment = (struct segment){.fd = -1};
     memcpy(segment->name, name, strlen(name) + 1);
-    enum segment_result result = open_object(segment, access);
-    end_step(&segment->step_ns.open, &begin_ns);
+    enum segment_result result = open_object(segment);
+    end_step(&segment->step_ns[STEP_OPEN], &begin_ns);
     if (result == SEGMENT_OK)
         result = stat_object(segment, &size);
-    end_step(&segment->step_ns.stat, &begin_ns);
+    end_step(&segment->step_ns[STEP_STAT], &begin_ns);
     if (result == SEGMENT_OK)
         result = map_bytes(segment, SHM_HEADER_SIZE, PROT_READ, 0);
-    end_step(&segment->step_ns.map, &begin_ns);
+    end_step(&segment->step_ns[STEP_MAP], &begin_ns);
     if (result == SEGMENT_OK)
         result = segment_check(segment, segment->base, size);
-    end_step(&segment->step_ns.check, &begin_ns);
+    end_step(&segment->step_ns[STEP_CHECK], &begin_ns);
     if (result == SEGMENT_OK) {
         unmap(segment);
-        result = map_bytes(segment, segment->header.total_size, protection, MAP_POPULATE);
+        result =
+            map_bytes(segment, segment->header.total_size, PROT_READ | PROT_WRITE, MAP_POPULATE);
     }
-    end_step(&segment->step_ns.map, &begin_ns);
-    if (result == SEGMENT_OK && access != SEGMENT_PEEK)
+    end_step(&segment->step_ns[STEP_MAP], &begin_ns);
+    if (result == SEGMENT_OK)
         result = check_alive(segment);
-    end_step(&segment->step_ns.check, &begin_ns);
+    end_step(&segment->step_ns[STEP_CHECK], &begin_ns);
     if (result != SEGMENT_OK)
         segment_detach(segment);
     return result;
@@ -287,7 +277,7 @@ enum host_state segment_host(struct segment *segment, uint64_t now_ns)
         const int64_t age_ns = (int64_t)(now_ns - beat);
         if (since_look_ns < SHM_SILENCE_NS / 2 &&
             (age_ns > (int64_t)SHM_SILENCE_NS || age_ns < -(int64_t)SHM_SILENCE_NS))
-            segment->clock_gap_s = age_ns / 1000000000; /* ... unless by another clock */
+            segment->foreign_clock = true; /* ... unless by another clock */
         segment->heartbeat_ns = beat;
         segment->moved_ns = now_ns;
         return HOST_LIVE;

@@ -1,0 +1,63 @@
+/*
+ * client.h - one run of cliente_c: what its main (cliente_c.c) and its files (transfer.c) share.
+ */
+#ifndef CLIENT_H
+#define CLIENT_H
+
+#include <signal.h>
+
+#include "options.h"
+#include "report.h"
+
+/* Why the loop ended. */
+enum end {
+    GO_ON = 0,
+    END_DONE,    /* --count, all of --source, a signal; or a failure that has been said */
+    END_HOST,    /* report.host says how */
+    END_SILENT,  /* nothing within the time-out */
+    END_DROPPED, /* the host took us for dead */
+    END_LAPPED,  /* each message was overwritten before it was read */
+    END_DAMAGED, /* the segment holds what no host writes */
+};
+
+struct client {
+    struct options options;
+    struct segment segment;
+    struct lane down, up;
+    struct waiter waiter;
+    struct report report;
+    enum lane_result claim; /* what the last try said, ... */
+    uint32_t other;         /* ... and who holds the place */
+    FILE *text;             /* statistics: stdout, unless the payloads go there */
+    int output, source;     /* --output, --source: descriptors, or -1 */
+    bool regular;           /* such a file is never full, nor empty, for the moment */
+    char *stage;            /* what --output gets, where it is not written from the slot */
+    uint64_t next_live_ns;  /* UINT64_MAX: no live line */
+    enum exit_code exit_code;
+};
+
+extern volatile sig_atomic_t client_stop; /* a signal came: its number */
+
+/* One line on standard error: program, segment, what. EXIT_DONE: it goes on all the same. */
+__attribute__((format(printf, 3, 4))) enum end client_say(struct client *c, enum exit_code code,
+                                                          const char *format, ...);
+
+/* Until ready(c), or a reason to end. next: the message to sleep for; 0: nothing to sleep on. */
+enum end client_wait(struct client *c, bool (*ready)(struct client *), uint64_t next);
+
+/* ---- transfer.c: the files at both ends ---- */
+
+/* Opens --output or --source. What goes wrong is said, and in exit_code. */
+void transfer_open(struct client *c);
+
+/* What the run does with one message, where it lies: checks it, echoes it, writes it to --output.
+ * *result is what lane_confirm said of it. */
+enum end transfer_use(struct client *c, const struct lane_message *message,
+                      enum lane_result *result);
+
+/* --source: sends all of it on the up lane, and waits until the host has taken it. */
+enum end transfer_send(struct client *c);
+
+void transfer_close(struct client *c);
+
+#endif

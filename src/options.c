@@ -1,0 +1,171 @@
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+
+#define VERSION "1.0.0"
+
+static const char usage_text[] =
+    "usage: cliente_c [options] [NAME]                                (/shmprueba)\n"
+    "\n"
+    "  -n, --count N        stop after N messages; 0: until the host closes, Ctrl-C\n"
+    "                       (5000; 0 with --output, --source)\n"
+    "  -t, --timeout S      longest wait for a host, or the next message      (5)\n"
+    "  -w, --wait MODE      adaptive | spin | block                    (adaptive)\n"
+    "  -l, --lossless       the host never overwrites what this client has not\n"
+    "                       read; one such client a host\n"
+    "  -e, --echo           send each message back on the up lane; lossless\n"
+    "  -o, --output FILE    write the payloads to FILE ('-': standard output)\n"
+    "  -s, --source FILE    publish FILE ('-': standard input) on the up lane\n"
+    "  -f, --format F       of --output: raw | ndjson                       (raw)\n"
+    "  -v, --verify         check every byte against the known pattern\n"
+    "      --layout         print every field's offset and size, and exit\n"
+    "  -j, --json           one JSON object on standard output at the end\n"
+    "  -q, --quiet    -h, --help    --version\n"
+    "\n"
+    "exit: 0 done, 1 system error, 2 usage, 3 no host, 4 host died, 5 refused,\n"
+    "      6 data lost or damaged where the run promised otherwise\n";
+
+__attribute__((format(printf, 1, 2), noreturn)) static void usage_error(const char *format, ...)
+{
+    va_list arguments;
+
+    fputs("cliente_c: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputs("; see cliente_c --help\n", stderr);
+    exit(EXIT_USAGE);
+}
+
+static uint64_t parse_number(const char *option, const char *text, uint64_t most)
+{
+    char *end;
+
+    errno = 0;
+    const uint64_t value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value > most)
+        usage_error("%s %s: not a whole number from 0 to %" PRIu64, option, text, most);
+    return value;
+}
+
+static uint64_t parse_seconds(const char *option, const char *text)
+{
+    char *end;
+    const double value = strtod(text, &end); /* would take 0x5, or a blank before it, too */
+
+    if (text[strspn(text, "0123456789.e+-")] || end == text || *end ||
+        !(value >= 0 && value <= 1e6))
+        usage_error("%s %s: not a number of seconds from 0 to 1000000", option, text);
+    return (uint64_t)(value * 1e9);
+}
+
+static enum wait_mode parse_wait(const char *text)
+{
+    int mode = 0;
+
+    while (wait_mode_names[mode] != NULL && strcmp(text, wait_mode_names[mode]) != 0)
+        mode++;
+    if (wait_mode_names[mode] == NULL)
+        usage_error("--wait %s: not one of adaptive, spin, block", text);
+    return (enum wait_mode)mode;
+}
+
+static void parse_name(const char *name, struct options *o)
+{
+    const enum shm_name_result result =
+        shm_name_normalise(SHM_OS_HERE, name, strlen(name), o->name);
+
+    if (result != SHM_NAME_OK)
+        usage_error("segment name '%s' %s", result == SHM_NAME_CONTROL ? "" : name,
+                    shm_name_error(result));
+    if (strlen(o->name) > SHM_NAME_MAX_MACOS && !o->quiet)
+        fprintf(stderr,
+                "cliente_c: %s: this name is too long for macOS (%u bytes with the slash)\n",
+                o->name, SHM_NAME_MAX_MACOS);
+}
+
+struct options options_parse(int argc, char **argv)
+{
+    enum { LAYOUT = 'z' + 1, VERSION_ASKED, END };
+    static const struct option longs[] = {
+        {"count", required_argument, NULL, 'n'},
+        {"timeout", required_argument, NULL, 't'},
+        {"wait", required_argument, NULL, 'w'},
+        {"lossless", no_argument, NULL, 'l'},
+        {"echo", no_argument, NULL, 'e'},
+        {"output", required_argument, NULL, 'o'},
+        {"source", required_argument, NULL, 's'},
+        {"format", required_argument, NULL, 'f'},
+        {"verify", no_argument, NULL, 'v'},
+        {"layout", no_argument, NULL, LAYOUT},
+        {"json", no_argument, NULL, 'j'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, VERSION_ASKED},
+        {NULL, 0, NULL, 0},
+    };
+    static const char shorts[] = ":n:t:w:leo:s:f:vjqh";
+    const char *given[END] = {NULL}; /* by option: its value, or "" */
+    int option;
+
+    opterr = 0; /* one line of ours, not getopt's */
+    while ((option = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+        if (option == ':')
+            usage_error("%s: its value is missing", argv[optind - 1]);
+        if (option == '?' && optopt > 0 && optopt <= 'z' && strchr(shorts, optopt) == NULL)
+            usage_error("-%c: unknown option", optopt);
+        if (option == '?')
+            usage_error("%s: unknown option, or a value where none belongs", argv[optind - 1]);
+        given[option] = optarg != NULL ? optarg : "";
+    }
+    if (given['h'])
+        fputs(usage_text, stdout);
+    else if (given[VERSION_ASKED])
+        printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
+    else if (given[LAYOUT])
+        report_layout(stdout);
+    if (given['h'] || given[VERSION_ASKED] || given[LAYOUT]) {
+        if (fflush(stdout) == 0 && !ferror(stdout))
+            exit(EXIT_DONE);
+        fprintf(stderr, "cliente_c: standard output: %s\n", strerror(errno));
+        exit(EXIT_SYSTEM);
+    }
+
+    const char *format = given['f'] ? given['f'] : "raw";
+    const bool endless = given['o'] || given['s'];
+    struct options o = {
+        .count = given['n'] ? parse_number("--count", given['n'], INT64_MAX)
+                 : endless  ? 0
+                            : 5000,
+        .timeout_ns = parse_seconds("--timeout", given['t'] ? given['t'] : "5"),
+        .wait = parse_wait(given['w'] ? given['w'] : "adaptive"),
+        .lossless = given['l'] || given['e'],
+        .echo = given['e'],
+        .verify = given['v'],
+        .json = given['j'],
+        .quiet = given['q'],
+        .ndjson = strcmp(format, "ndjson") == 0,
+        .output = given['o'],
+        .source = given['s'],
+    };
+    if (!o.ndjson && strcmp(format, "raw") != 0)
+        usage_error("--format %s: not one of raw, ndjson", format);
+    if (optind + 1 < argc)
+        usage_error("%s: one NAME is enough", argv[optind + 1]);
+    if (o.source && (o.output || o.echo || o.verify || o.lossless))
+        usage_error("--source: sends, goes with none of --output, --echo, --verify, --lossless");
+    if (given['f'] && !o.output)
+        usage_error("--format: tells how --output writes; give --output FILE, or '-'");
+    if (o.json && o.output && strcmp(o.output, "-") == 0)
+        usage_error("--json: standard output is taken by --output -");
+    parse_name(optind < argc ? argv[optind] : SHM_DEFAULT_NAME, &o);
+    return o;
+}

@@ -1,0 +1,174 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "payload.h"
+
+/* Nothing here waits in a system call that would sit out a signal: who waits for a pipe polls. */
+#define POLL_MS 50
+
+static enum end failed(struct client *c, const char *what, int error)
+{
+    const char *path = c->options.source ? c->options.source : c->options.output;
+
+    if (error == EFAULT) { /* how the kernel meets pages that are gone */
+        c->report.host = HOST_SHRUNK;
+        return END_HOST;
+    }
+    return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, path, strerror(error));
+}
+
+static int open_file(struct client *c, const char *path, int flags, int standard)
+{
+    struct stat found;
+
+    if (path == NULL)
+        return -1;
+    int fd = strcmp(path, "-") != 0 ? open(path, flags | O_CLOEXEC, 0666) : standard;
+    if (fd == STDIN_FILENO && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
+        errno = EBADF; /* closed: main has put something there that cannot be read */
+        fd = -1;
+    }
+    if (fd >= 0)
+        c->regular = fstat(fd, &found) == 0 && S_ISREG(found.st_mode);
+    else if (!client_stop) /* a FIFO waits for its other end */
+        failed(c, "open", errno);
+    return fd;
+}
+
+void transfer_open(struct client *c)
+{
+    c->output = open_file(c, c->options.output, O_WRONLY | O_CREAT, STDOUT_FILENO);
+    c->source = open_file(c, c->options.source, O_RDONLY, STDIN_FILENO);
+}
+
+void transfer_close(struct client *c)
+{
+    if (c->output > STDERR_FILENO && close(c->output) != 0)
+        failed(c, "close", errno);
+}
+
+static bool is_ready(const struct client *c, int fd, short events)
+{
+    struct pollfd ready = {.fd = fd, .events = events};
+
+    return c->regular || poll(&ready, 1, POLL_MS) > 0;
+}
+
+static enum end write_all(struct client *c, const char *from, size_t length)
+{
+    while (length > 0) {
+        const size_t step = c->regular || length < PIPE_BUF ? length : PIPE_BUF;
+        const ssize_t written = is_ready(c, c->output, POLLOUT) ? write(c->output, from, step) : 0;
+        if (written < 0 && errno != EINTR && errno != EAGAIN)
+            return failed(c, "write", errno);
+        if (written <= 0 && client_stop)
+            return END_DONE;
+        if (written > 0) {
+            from += written;
+            length -= (size_t)written;
+        }
+    }
+    return GO_ON;
+}
+
+static uint32_t crc_for(const struct client *c, const unsigned char *payload, uint32_t length,
+                        uint64_t n)
+{
+    return c->segment.header.flags & SHM_FLAG_CRC ? payload_crc32(payload, length, (uint32_t)n) : 0;
+}
+
+static bool writable(struct client *c)
+{
+    return lane_writable(&c->up);
+}
+
+enum end transfer_use(struct client *c, const struct lane_message *message,
+                      enum lane_result *result)
+{
+    const struct options *o = &c->options;
+    const struct shm_header *header = &c->segment.header;
+    const bool crc_ok = !(header->flags & SHM_FLAG_CRC) ||
+                        crc_for(c, message->payload, message->length, message->n) == message->crc32;
+    const bool verified = !o->verify || payload_matches(header->payload_kind, message);
+    const bool writes = o->output != NULL && crc_ok;
+    const char *out = (const char *)message->payload; /* nobody overwrites it, if lossless */
+    size_t length = message->length;
+    unsigned char *echo = NULL;
+    enum end end = GO_ON;
+
+    if (o->echo) {
+        end = client_wait(c, writable, 0);
+        if (end == GO_ON && lane_reserve(&c->up, &echo) == LANE_OK)
+            memcpy(echo, message->payload, message->length);
+    }
+    if (writes && o->ndjson) {
+        length = payload_json(c->stage, message);
+        out = c->stage;
+    } else if (writes && !o->lossless) {
+        out = memcpy(c->stage, message->payload, length);
+    }
+    if (end == GO_ON && writes && o->lossless)
+        end = write_all(c, out, length);
+    *result = lane_confirm(&c->down, message);
+    if (end != GO_ON || *result != LANE_OK)
+        return end;
+    c->report.crc_errors += !crc_ok;
+    c->report.verify_errors += !verified;
+    if (echo != NULL) /* before the release: the host takes a released message for answered */
+        lane_commit(&c->up, message->length, 0, crc_for(c, echo, message->length, c->up.next));
+    return writes && !o->lossless ? write_all(c, out, length) : GO_ON;
+}
+
+/* A host that has its --count does not look for the message that ends the stream. */
+static bool all_but_the_end_taken(struct client *c)
+{
+    return lane_unread(&c->up) <= 1;
+}
+
+enum end transfer_send(struct client *c)
+{
+    struct report *const r = &c->report;
+
+    /* An empty message ends the stream: nobody could tell a finished sender from a dead one else.
+     */
+    for (ssize_t length = 1; length != 0;) {
+        unsigned char *payload;
+        const bool more = c->options.count == 0 || r->messages < c->options.count;
+        const enum end end = client_stop ? END_DONE : client_wait(c, writable, 0);
+        if (end != GO_ON)
+            return end;
+        do { /* a quiet source; meanwhile the host may go */
+            r->host = segment_host(&c->segment, clock_now_ns());
+            if (client_stop)
+                return END_DONE;
+            if (lane_dropped(&c->down))
+                return END_DROPPED;
+            if (r->host != HOST_LIVE && r->host != HOST_STALLED)
+                return END_HOST;
+        } while (more && !is_ready(c, c->source, POLLIN));
+        if (lane_reserve(&c->up, &payload) != LANE_OK)
+            continue;
+        length = more ? read(c->source, payload, c->up.capacity) : 0;
+        if (length < 0 && errno != EINTR)
+            return failed(c, "read", errno);
+        if (lane_dropped(&c->down)) /* another may be sending already */
+            return END_DROPPED;
+        if (length < 0)
+            continue;
+        lane_commit(&c->up, (uint32_t)length, 0, crc_for(c, payload, (uint32_t)length, c->up.next));
+        r->last_seen_ns = clock_now_ns();
+        if (length > 0 && r->messages++ == 0)
+            r->first_seen_ns = r->last_seen_ns;
+        r->bytes += (uint64_t)length;
+    }
+    const enum end end = client_wait(c, all_but_the_end_taken, 0);
+    return end == GO_ON ? END_DONE : end;
+}

@@ -2,9 +2,8 @@
  * hostile.c - what a broken or hostile peer may do, and what the client's modules make of it.
  *
  *   hostile headers [ROUNDS [SEED]]      attach to an object with fields set to anything
- *   hostile late                         a dropped consumer stores its cursor after all
  *   hostile read [SECONDS [SEED]]        read a lane while a thread attacks it
- *   hostile host NAME flip SECONDS       a host that lies: length, seq, head, timestamps, owner
+ *   hostile host NAME flip SECONDS       a host that lies: length, seq, head, timestamps, place
  *   hostile host NAME odd STEPS          ... that leaves a seq odd on SIGUSR1, and lives on
  *   hostile host NAME laps               ... whose every slot has been overwritten, for ever
  *   hostile host NAME clock SECONDS      ... whose clock is so far ahead
@@ -116,7 +115,7 @@ static void put(struct lane *writer, uint64_t n)
     lane_commit(writer, writer->capacity, 0, 0);
 }
 
-enum { LENGTH = 1, SEQ = 2, HEAD = 4, TIME = 8, OWNER = 16, ALL = 31 };
+enum { LENGTH = 1, SEQ = 2, HEAD = 4, TIME = 8, PLACE = 16, ALL = 31 };
 
 static uint64_t bad(uint64_t good)
 {
@@ -124,6 +123,12 @@ static uint64_t bad(uint64_t good)
         0,        1,          UINT64_MAX,          good - 1, good + 1, good - 99,
         good * 2, 1ull << 47, good + (1ull << 63), any()};
     return values[below(sizeof values / sizeof values[0])];
+}
+
+/* As a host drops whoever holds the place. */
+static void drop(struct lane *writer)
+{
+    atomic_store(&writer->shared->dropped, SHM_GENERATION(atomic_load(&writer->shared->place)));
 }
 
 /* One lie. kinds: which of them this time. */
@@ -141,10 +146,11 @@ static void lie(struct lane *writer, unsigned kinds)
         atomic_store(&slot->timestamp_ns, bad(clock_now_ns()));
         atomic_store(&slot->due_ns, bad(clock_now_ns()));
         break;
-    case OWNER:
-        atomic_store(&shared->owner, bad(1));
-        atomic_store(&shared->cursor, bad(writer->next));
-        atomic_store(&shared->waiting, (uint32_t)any());
+    case PLACE:
+        atomic_store(&shared->place, SHM_PLACE(any(), SHM_POSITION(bad(writer->next))));
+        atomic_store(&shared->holder, bad(atomic_load(&shared->holder)));
+        atomic_store(&shared->dropped, bad(SHM_GENERATION(atomic_load(&shared->place))));
+        atomic_store(&shared->wish, bad(writer->next));
         break;
     default: break;
     }
@@ -154,24 +160,28 @@ static void lie(struct lane *writer, unsigned kinds)
 static void attack(void *base, const struct shm_header *header, uint64_t end_ns)
 {
     struct lane writer;
-    uint64_t phase_ns = 0, now;
+    uint64_t phase_ns = 0, room_ns = 0, now;
     unsigned kinds = 0;
 
     CHECK(lane_open(&writer, base, header, SHM_DOWN) == LANE_OK);
     while ((now = clock_now_ns()) < end_ns) {
         if (now > phase_ns) { /* head alone ends a run at once: not always */
-            kinds = (unsigned)below(4) ? ALL & ~(unsigned)(HEAD | OWNER) : ALL;
+            kinds = (unsigned)below(4) ? ALL & ~(unsigned)(HEAD | PLACE) : ALL;
             kinds &= (unsigned)any() | LENGTH;
             phase_ns = now + 50000000;
         }
         atomic_store(&status_of(base)->heartbeat_ns, now);
+        if (lane_writable(&writer))
+            room_ns = now;
+        else if (now - room_ns > 2000000) /* a lie about seq keeps a consumer where it is */
+            drop(&writer);
         put(&writer, writer.next);
         if (below(200) == 0) {
             lie(&writer, kinds);
             for (uint64_t hold = now + below(300000); clock_now_ns() < hold;)
                 sched_yield();
-            if (kinds & OWNER) /* or nobody could attach any more */
-                atomic_store(&writer.shared->owner, 0);
+            if (kinds & PLACE) /* or nobody could claim it any more */
+                drop(&writer);
         }
     }
 }
@@ -184,7 +194,7 @@ static void mutate(unsigned char *bytes, const struct shm_header *header)
         uint16_t at, size;
     } fields[] = {{0, 8},   {8, 4},   {12, 4},  {16, 8},  {24, 4},  {28, 4},
                   {32, 4},  {36, 4},  {40, 8},  {48, 8},  {56, 4},  {128, 4},
-                  {256, 8}, {384, 8}, {392, 8}, {400, 4}, {512, 8}, {640, 8}};
+                  {256, 8}, {264, 8}, {384, 8}, {392, 8}, {512, 8}, {640, 8}};
 
     for (uint64_t i = below(5); i > 0; i--) {
         const uint64_t values[] = {0, 1, UINT64_MAX, any()};
@@ -202,7 +212,7 @@ static void mutate(unsigned char *bytes, const struct shm_header *header)
 static uint64_t messages_read, refused[8];
 
 /* Reads what there is; every byte that a message claims must lie in the slots. */
-static void read_lane(unsigned char *base, const struct shm_header *header, bool writable)
+static void read_lane(unsigned char *base, const struct shm_header *header)
 {
     struct lane lane;
     struct lane_message message;
@@ -211,8 +221,7 @@ static void read_lane(unsigned char *base, const struct shm_header *header, bool
     if (lane_open(&lane, base, header, SHM_DOWN) != LANE_OK)
         return;
     lane.next = lane.head > 2 ? lane.head - below(lane.head < 9 ? lane.head : 9) : 1;
-    if (writable && below(2) &&
-        lane_claim(&lane, (uint32_t)getpid(), SHM_LOSSLESS, &other) != LANE_OK)
+    if (below(2) && lane_claim(&lane, (uint32_t)getpid(), &other) != LANE_OK)
         return;
     for (uint64_t i = 0; i < 2 * lane.slot_count; i++) {
         const enum lane_result result = lane_next(&lane, &message);
@@ -226,15 +235,12 @@ static void read_lane(unsigned char *base, const struct shm_header *header, bool
         (void)payload_crc32(message.payload, message.length, 0);
         (void)payload_matches(header->payload_kind, &message);
         if (lane_confirm(&lane, &message) == LANE_OK)
-            lane_release(&lane, &message);
+            (void)lane_release(&lane, &message);
     }
     (void)lane_readable(&lane);
-    if (writable) {
-        lane_restore(&lane);
-        lane_leave(&lane);
-        if (lane_open(&lane, base, header, SHM_UP) == LANE_OK)
-            put(&lane, 1);
-    }
+    lane_leave(&lane);
+    if (lane_open(&lane, base, header, SHM_UP) == LANE_OK)
+        put(&lane, 1);
 }
 
 static int headers(uint64_t rounds)
@@ -252,7 +258,7 @@ static int headers(uint64_t rounds)
         const uint32_t capacity = 1 + (uint32_t)below(stride - SHM_SLOT_HEAD);
         struct shm_header header = good_header(2u << below(5), stride, capacity);
         header.payload_kind = capacity >= sizeof(struct shm_sample) && below(2);
-        header.flags = (uint32_t)below(2);
+        header.flags = (uint32_t)below(4);
         memset(base, 0, header.total_size);
         go_live(base, &header);
         struct lane writer;
@@ -263,8 +269,7 @@ static int headers(uint64_t rounds)
         if (round % 10000 == 0) /* each of these is watched for 0.3 s */
             atomic_store(&status_of(base)->heartbeat_ns, any());
 
-        const enum segment_access access = (enum segment_access)below(3);
-        const enum segment_result result = segment_attach(&segment, name, access);
+        const enum segment_result result = segment_attach(&segment, name);
         CHECK(result <= SEGMENT_OK && result > SEGMENT_ERROR && result != SEGMENT_ABSENT);
         refused[-result]++;
         if (result != SEGMENT_OK) {
@@ -272,7 +277,7 @@ static int headers(uint64_t rounds)
         } else {
             accepted++;
             CHECK(segment.size == segment.header.total_size && segment.size <= OBJECT);
-            read_lane(segment.base, &segment.header, access == SEGMENT_READ_WRITE);
+            read_lane(segment.base, &segment.header);
             segment_detach(&segment);
         }
         /* Once more where AddressSanitizer sees every byte. */
@@ -284,7 +289,7 @@ static int headers(uint64_t rounds)
             unsigned char *whole = aligned_alloc(SHM_BLOCK, segment.header.total_size);
             CHECK(whole != NULL);
             memcpy(whole, base, segment.header.total_size);
-            read_lane(whole, &segment.header, true);
+            read_lane(whole, &segment.header);
             free(whole);
         }
         free(copy);
@@ -296,79 +301,6 @@ static int headers(uint64_t rounds)
            rounds, accepted, refused[-SEGMENT_REFUSED], refused[-SEGMENT_STARTING],
            refused[-SEGMENT_CLOSED], messages_read);
     CHECK(accepted > rounds / 20 && refused[-SEGMENT_REFUSED] > rounds / 20 && messages_read > 0);
-    return 0;
-}
-
-/* ---- late: what a dropped consumer still stores ---- */
-
-static int late(void)
-{
-    enum { SLOTS = 8 };
-    const struct shm_header header = good_header(SLOTS, 128, 64);
-    void *base = heap_segment(&header);
-    struct lane writer, old, successor;
-    struct lane_message stopped, message;
-    unsigned char *payload;
-    uint32_t other;
-
-    for (int idle = 0; idle < 2; idle++) { /* the successor busy, or waiting with nothing to do */
-        CHECK(lane_open(&writer, base, &header, SHM_DOWN) == LANE_OK);
-        CHECK(lane_open(&old, base, &header, SHM_DOWN) == LANE_OK);
-        CHECK(lane_claim(&old, (uint32_t)getppid(), SHM_LOSSLESS, &other) == LANE_OK);
-        while (lane_writable(&writer))
-            put(&writer, writer.next);
-        CHECK(lane_reserve(&writer, &payload) == LANE_FULL);
-        CHECK(lane_next(&old, &stopped) == LANE_OK && lane_confirm(&old, &stopped) == LANE_OK);
-
-        /* Here it is stopped, before lane_release; the host drops it and goes on. */
-        atomic_store(&writer.shared->owner, 0);
-        for (int i = 0; i < 3 * SLOTS; i++)
-            put(&writer, writer.next);
-        CHECK(lane_open(&successor, base, &header, SHM_DOWN) == LANE_OK);
-        CHECK(lane_claim(&successor, (uint32_t)getpid(), SHM_LOSSLESS, &other) == LANE_OK);
-        const uint64_t first = successor.next;
-        const uint64_t owner = atomic_load(&writer.shared->owner);
-
-        lane_release(&old, &stopped); /* the late store */
-        CHECK(atomic_load(&writer.shared->cursor) == stopped.n && stopped.n < first - 1);
-        while (lane_writable(&writer))
-            put(&writer, writer.next);
-        CHECK(writer.next <= first + SLOTS); /* it overran nobody, and may be held up ... */
-        if (idle) {
-            lane_restore(&successor); /* ... but only until the successor waits ... */
-            CHECK(atomic_load(&writer.shared->cursor) == first - 1);
-        }
-        for (uint64_t n = first; n < first + 4 * SLOTS; n++) { /* ... or is done with a message */
-            if (lane_next(&successor, &message) == LANE_EMPTY) {
-                lane_restore(&successor); /* as wait_until does */
-                CHECK(lane_writable(&writer));
-                put(&writer, writer.next);
-                CHECK(lane_next(&successor, &message) == LANE_OK);
-            }
-            CHECK(message.n == n && lane_confirm(&successor, &message) == LANE_OK);
-            CHECK(message.payload[1] == (n + 1) % 251);
-            lane_release(&successor, &message);
-            while (lane_writable(&writer))
-                put(&writer, writer.next);
-            CHECK(writer.next == n + SLOTS + 1);
-        }
-        CHECK(successor.lost == 0);
-
-        /* The old one learns it at its next message, and takes nothing with it. */
-        enum lane_result result;
-        while ((result = lane_next(&old, &message)) == LANE_LAPPED)
-            ;
-        CHECK((result == LANE_OK ? lane_confirm(&old, &message) : result) == LANE_DROPPED);
-        const uint64_t cursor = atomic_load(&writer.shared->cursor);
-        lane_restore(&old);
-        lane_leave(&old);
-        CHECK(atomic_load(&writer.shared->owner) == owner);
-        CHECK(atomic_load(&writer.shared->cursor) == cursor);
-        lane_leave(&successor);
-        CHECK(atomic_load(&writer.shared->owner) == 0);
-    }
-    free(base);
-    puts("late stores: the successor lost nothing, the producer overran nobody");
     return 0;
 }
 
@@ -399,18 +331,19 @@ static int read_attacked(uint64_t seconds)
                          .end_ns = clock_now_ns() + seconds * 1000000000u,
                          .seed = any()};
     unsigned char *bytes = a.base;
-    char *line = malloc(PAYLOAD_JSON_SIZE(header.payload_capacity));
+    char line[PAYLOAD_JSON_SIZE];
     uint64_t results[8] = {0}, lost = 0;
     struct lane lane;
     struct lane_message message;
     pthread_t thread;
     uint32_t other;
 
-    CHECK(line != NULL && pthread_create(&thread, NULL, attack_thread, &a) == 0);
+    CHECK(pthread_create(&thread, NULL, attack_thread, &a) == 0);
     while (!atomic_load(&a.over)) {
         if (lane_open(&lane, a.base, &header, SHM_DOWN) != LANE_OK)
             continue;
-        if (lane_claim(&lane, (uint32_t)getpid(), 0, &other) != LANE_OK)
+        if ((below(2) ? lane_claim(&lane, (uint32_t)getpid(), &other) : lane_attach(&lane)) !=
+            LANE_OK)
             continue;
         enum lane_result result = LANE_OK;
         while (result != LANE_DAMAGED && result != LANE_DROPPED && !atomic_load(&a.over)) {
@@ -420,11 +353,10 @@ static int read_attacked(uint64_t seconds)
                       message.payload + message.length <= bytes + header.total_size);
                 result = lane_confirm(&lane, &message);
                 if (below(16) == 0)
-                    (void)payload_json(line, SHM_RAW, &message);
+                    (void)payload_json(line, &message);
                 if (result == LANE_OK)
-                    lane_release(&lane, &message);
+                    result = lane_release(&lane, &message);
             } else if (result == LANE_EMPTY || result == LANE_PENDING) {
-                lane_restore(&lane);
                 (void)lane_readable(&lane);
             }
             results[-result]++;
@@ -433,7 +365,6 @@ static int read_attacked(uint64_t seconds)
         lane_leave(&lane);
     }
     pthread_join(thread, NULL);
-    free(line);
     free(a.base);
     printf("%" PRIu64 " read, %" PRIu64 " pending, %" PRIu64 " lapped (%" PRIu64 " lost), %" PRIu64
            " dropped, %" PRIu64 " damaged\n",
@@ -527,8 +458,6 @@ int main(int argc, char **argv)
     alarm(900); /* a hang is a failure */
     if (strcmp(what, "headers") == 0)
         return headers(number ? number : 100000);
-    if (strcmp(what, "late") == 0)
-        return late();
     if (strcmp(what, "read") == 0)
         return read_attacked(number ? number : 3);
     if (strcmp(what, "host") == 0 && argc > 3) {

@@ -1,12 +1,12 @@
 /*
- * threads.c - one lane, a producer and a consumer as two threads, so that ThreadSanitizer sees
- * both.
+ * threads.c - one lane, a producer and two readers as threads, so that ThreadSanitizer sees them
+ * all.
  *
- *   threads [MESSAGES]      in each of the two modes, lossless and lossy
+ *   threads [MESSAGES]      twice: the first reader as the consumer, and both as plain readers
  *
- * The payload races by design in lossy mode; it is written and read by relaxed atomics here, so
- * that every report is one of the protocol. Each word is a function of n and of its place: a
- * message made of two cannot hide. A run that saw no contention has proved nothing and fails.
+ * The payload races by design beside a plain reader; it is written and read by relaxed atomics
+ * here, so that every report is one of the protocol. Each word is a function of n and of its place:
+ * a message made of two cannot hide. A run that saw no contention has proved nothing and fails.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -19,7 +19,7 @@
 
 #include "lane.h"
 
-/* Large, so that few hand-overs are needed; small, so that the reader is lapped. */
+/* Large, so that few hand-overs are needed; small, so that a reader is lapped. */
 #define SLOTS_LOSSLESS 1024u
 #define SLOTS_LOSSY    16u
 #define WORDS          12u
@@ -28,6 +28,13 @@ struct run {
     void *base;
     struct shm_header header;
     uint64_t messages, full;
+};
+
+struct reader {
+    const struct run *run;
+    struct lane lane;
+    uint64_t read, empty;
+    const char *wrong; /* what was, or NULL */
 };
 
 static uint64_t word_of(uint64_t n, uint64_t i)
@@ -56,24 +63,59 @@ static void *produce(void *argument)
     return NULL;
 }
 
-static int failed(const char *mode, const char *what, uint64_t n)
+/* One message, if there is one. */
+static enum lane_result take(struct reader *reader)
 {
-    fprintf(stderr, "threads: %s: %s at message %" PRIu64 "\n", mode, what, n);
-    return 1;
+    uint64_t words[WORDS];
+    struct lane_message message;
+    enum lane_result got = lane_next(&reader->lane, &message);
+
+    if (got != LANE_OK)
+        return got;
+    const _Atomic uint64_t *from = (const void *)message.payload;
+    for (uint64_t i = 0; i < WORDS; i++)
+        words[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+    got = lane_confirm(&reader->lane, &message);
+    if (got != LANE_OK)
+        return got;
+    bool good = message.length == WORDS * 8 && message.crc32 == (uint32_t)message.n;
+    for (uint64_t i = 0; i < WORDS; i++)
+        good &= words[i] == word_of(message.n, i);
+    if (!good)
+        reader->wrong = "a torn message";
+    reader->read++;
+    return lane_release(&reader->lane, &message);
 }
 
-static int run_mode(uint64_t messages, uint32_t flags)
+static void *consume(void *argument)
 {
-    const char *mode = flags & SHM_LOSSLESS ? "lossless" : "lossy";
-    const uint32_t slots = flags & SHM_LOSSLESS ? SLOTS_LOSSLESS : SLOTS_LOSSY;
+    struct reader *reader = argument;
+
+    while (reader->lane.next <= reader->run->messages && reader->wrong == NULL) {
+        const enum lane_result got = take(reader);
+        if (got == LANE_EMPTY || got == LANE_PENDING) {
+            reader->empty++;
+            sched_yield();
+        } else if (got != LANE_OK && got != LANE_LAPPED) {
+            reader->wrong = "damaged or dropped";
+        }
+    }
+    if (reader->wrong == NULL && reader->read + reader->lane.lost != reader->run->messages)
+        reader->wrong = "the count is wrong";
+    return NULL;
+}
+
+static int run_mode(uint64_t messages, bool lossless)
+{
+    const char *mode = lossless ? "lossless" : "lossy";
+    const uint32_t slots = lossless ? SLOTS_LOSSLESS : SLOTS_LOSSY;
     struct run run = {.messages = messages};
-    struct lane lane;
-    struct lane_message message;
-    uint64_t read = 0, empty = 0, last = 0;
-    uint32_t other;
-    pthread_t producer;
+    struct reader readers[2] = {{.run = &run}, {.run = &run}};
+    const struct lane *const first = &readers[0].lane, *const second = &readers[1].lane;
+    pthread_t threads[3];
+    const char *wrong = NULL;
     void *result = NULL;
-    int bad = 0;
+    uint32_t other;
 
     run.header = (struct shm_header){.total_size = SHM_HEADER_SIZE + 2 * (uint64_t)slots * 128,
                                      .slot_count = slots,
@@ -81,53 +123,44 @@ static int run_mode(uint64_t messages, uint32_t flags)
                                      .payload_capacity = WORDS * 8};
     run.base = aligned_alloc(SHM_BLOCK, run.header.total_size);
     if (run.base == NULL)
-        return failed(mode, "no memory", 0);
+        return 1;
     memset(run.base, 0, run.header.total_size);
-    if (lane_open(&lane, run.base, &run.header, SHM_DOWN) != LANE_OK ||
-        lane_claim(&lane, (uint32_t)getpid(), flags, &other) != LANE_OK)
-        return failed(mode, "cannot claim the lane", 0);
-    if (pthread_create(&producer, NULL, produce, &run) != 0)
-        return failed(mode, "cannot start a thread", 0);
-
-    while (lane.next <= messages && !bad) {
-        enum lane_result got = lane_next(&lane, &message);
-        if (got == LANE_OK) {
-            uint64_t words[WORDS];
-            const _Atomic uint64_t *from = (const void *)message.payload;
-            for (uint64_t i = 0; i < WORDS; i++)
-                words[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
-            got = lane_confirm(&lane, &message);
-            if (got == LANE_OK) {
-                for (uint64_t i = 0; i < WORDS; i++)
-                    bad |= words[i] != word_of(message.n, i);
-                bad |= message.length != WORDS * 8 || message.crc32 != (uint32_t)message.n;
-                bad |= message.n <= last;
-                last = message.n;
-                read++;
-                lane_release(&lane, &message);
-            }
-        }
-        if (got == LANE_EMPTY || got == LANE_PENDING) {
-            empty++;
-            sched_yield();
-        } else if (got != LANE_OK && got != LANE_LAPPED) {
-            return failed(mode, "damaged or dropped", lane.next);
-        }
+    for (int i = 0; i < 2; i++)
+        if (lane_open(&readers[i].lane, run.base, &run.header, SHM_DOWN) != LANE_OK ||
+            lane_attach(&readers[i].lane) != LANE_OK)
+            wrong = "cannot attach";
+    if (lossless && lane_claim(&readers[0].lane, (uint32_t)getpid(), &other) != LANE_OK)
+        wrong = "cannot claim the place";
+    if (wrong != NULL || pthread_create(&threads[0], NULL, consume, &readers[0]) != 0 ||
+        pthread_create(&threads[1], NULL, consume, &readers[1]) != 0 ||
+        pthread_create(&threads[2], NULL, produce, &run) != 0) {
+        fprintf(stderr, "threads: %s\n", wrong != NULL ? wrong : "cannot start a thread");
+        return 1;
     }
-    if (bad)
-        return failed(mode, "a torn or repeated message", message.n);
-    pthread_join(producer, &result);
-    free(run.base);
-    printf("%-8s  %" PRIu64 " messages: read %" PRIu64 ", lost %" PRIu64 ", retries %" PRIu64
-           "; producer waited %" PRIu64 " times, consumer %" PRIu64 "\n",
-           mode, messages, read, lane.lost, lane.retries, run.full, empty);
-    if (result != NULL || read + lane.lost != messages)
-        return failed(mode, "the count is wrong", last);
-    if (flags & SHM_LOSSLESS ? lane.lost != 0 : read == 0)
-        return failed(mode, "lossless lost, or lossy read nothing", last);
-    if (flags & SHM_LOSSLESS ? run.full == 0 || empty == 0 : lane.lost == 0 || lane.retries == 0)
-        return failed(mode, "no contention: nothing was proved", last);
-    return 0;
+    pthread_join(threads[0], NULL); /* the producer last: it may wait for a consumer that gave up */
+    pthread_join(threads[1], NULL);
+    for (int i = 0; i < 2; i++) {
+        printf("%-8s  %" PRIu64 " messages: read %" PRIu64 ", lost %" PRIu64 ", retries %" PRIu64
+               ", waited %" PRIu64 " times; producer %" PRIu64 "\n",
+               mode, messages, readers[i].read, readers[i].lane.lost, readers[i].lane.retries,
+               readers[i].empty, run.full);
+        if (readers[i].wrong != NULL)
+            wrong = readers[i].wrong;
+    }
+    if (wrong == NULL) {
+        pthread_join(threads[2], &result);
+        lane_leave(&readers[0].lane);
+        free(run.base);
+        if (result != NULL || (lossless && first->lost != 0))
+            wrong = "lossless lost, or the producer could not begin";
+        else if (lossless ? run.full == 0 || readers[0].empty == 0
+                          : first->lost == 0 || second->lost == 0 || first->retries == 0 ||
+                                readers[0].read == 0 || readers[1].read == 0)
+            wrong = "no contention: nothing was proved";
+    }
+    if (wrong != NULL)
+        fprintf(stderr, "threads: %s: %s\n", mode, wrong);
+    return wrong != NULL;
 }
 
 int main(int argc, char **argv)
@@ -135,5 +168,5 @@ int main(int argc, char **argv)
     const uint64_t messages = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
 
     alarm(900); /* a hang is a failure */
-    return run_mode(messages, SHM_LOSSLESS) | run_mode(messages, 0);
+    return run_mode(messages, true) | run_mode(messages, false);
 }

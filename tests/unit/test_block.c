@@ -1,42 +1,49 @@
 /*
- * test_block MESSAGES: a producer process at random gaps, a lossless consumer that blocks. No
- * wake-up is lost: no wait runs into its time-out while the message is there. The run must have
- * slept and must have found messages without sleeping, both often, or it has proved nothing.
+ * test_block MESSAGES: a producer at random gaps, and three that block: a lossless consumer and two
+ * plain readers. No wake-up is missed, also while others on the same lane are killed in their
+ * sleep. Each must have slept, and must have found messages awake, both often, or the run has
+ * proved nothing.
  */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 
-#include "lane.h"
+#include "latency.h"
 #include "unit.h"
 #include "waiter.h"
 
-enum { SLOTS = 64, STRIDE = 128, TOTAL = 1024 + 2 * SLOTS * STRIDE };
+enum { SLOTS = 64, STRIDE = 128, TOTAL = 1024 + 2 * SLOTS * STRIDE, SLEEPERS = 3 };
+
+struct result {
+    uint64_t read, lost, slept, missed;
+};
 
 static const struct shm_header header = {
     .slot_count = SLOTS, .slot_stride = STRIDE, .payload_capacity = 8};
+static struct lane lane;       /* as opened; each process has its own */
+static struct result *results; /* shared */
 
-static void produce(struct lane *lane, uint64_t count)
+static void produce(uint64_t count)
 {
     uint64_t state = 0x9E3779B97F4A7C15u;
 
-    while (!lane_has_consumer(lane))
-        sched_yield();
-    while (lane->next <= count) {
+    while (lane.next <= count) {
         unsigned char *payload;
-        if (lane_reserve(lane, &payload) != LANE_OK) {
+        if (lane_reserve(&lane, &payload) != LANE_OK) {
             sched_yield();
             continue;
         }
-        lane_commit(lane, 0, 0, 0);
+        memcpy(payload, &lane.next, sizeof lane.next);
+        lane_commit(&lane, sizeof lane.next, 0, 0);
         state ^= state << 13; /* xorshift64 */
         state ^= state >> 7;
         state ^= state << 17;
-        /* Mostly nothing to some 100 ns, now and then long enough for the consumer to be asleep. */
+        /* Mostly nothing to some 100 ns, now and then long enough for all to be asleep. */
         const unsigned gap =
             state % 16 == 0 ? (unsigned)(state >> 32) % 20000 : (unsigned)(state >> 58);
         for (volatile unsigned i = 0; i < gap; i++)
@@ -44,56 +51,133 @@ static void produce(struct lane *lane, uint64_t count)
     }
 }
 
+/* Reads up to message count; does not return. */
+static void sleeper(uint64_t count, bool lossless, struct result *result)
+{
+    struct waiter waiter;
+    struct lane_message message;
+    uint32_t other;
+    uint64_t n;
+
+    waiter_init(&waiter, WAIT_BLOCK, lane.shared, false);
+    if ((lossless ? lane_claim(&lane, (uint32_t)getpid(), &other) : lane_attach(&lane)) != LANE_OK)
+        _exit(1);
+    while (lane.next <= count) {
+        enum lane_result got = lane_next(&lane, &message);
+        if (got == LANE_OK) {
+            memcpy(&n, message.payload, sizeof n);
+            got = lane_confirm(&lane, &message);
+        }
+        if (got == LANE_OK) {
+            waiter_found(&waiter, &message, clock_now_ns());
+            if (n != message.n || lane_release(&lane, &message) != LANE_OK)
+                _exit(2);
+            result->read++;
+            continue;
+        }
+        if (got != LANE_EMPTY && got != LANE_PENDING && got != LANE_LAPPED)
+            _exit(3);
+        waiter_begin(&waiter);
+        while (!lane_readable(&lane))
+            waiter_pause(&waiter, lane.next);
+    }
+    result->lost = lane.lost;
+    result->slept = waiter.found_sleeping;
+    result->missed = waiter.missed_wakeups;
+    _exit(0);
+}
+
+static pid_t start(uint64_t count, bool lossless, struct result *result)
+{
+    const pid_t pid = unit_fork();
+
+    if (pid == 0)
+        sleeper(count, lossless, result);
+    return pid;
+}
+
+/* Is this process asleep, in whatever system call? */
+static bool is_asleep(pid_t pid)
+{
+    char path[32], stat[256] = "";
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    (void)!fread(stat, 1, sizeof stat - 1, file);
+    fclose(file);
+    const char *name_end = strrchr(stat, ')');
+    return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'S';
+}
+
+static void pass(long ns)
+{
+    nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+}
+
+static void kill_in_its_sleep(pid_t victim)
+{
+    for (int i = 0; i < 1000 && !is_asleep(victim); i++)
+        pass(20000);
+    kill(victim, SIGKILL);
+    waitpid(victim, NULL, 0);
+}
+
 int main(int argc, char **argv)
 {
     const uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
-    struct lane writer, reader;
-    struct waiter waiter;
-    uint32_t other;
-    uint64_t awake = 0;
-    int status = 1;
+    pid_t children[SLEEPERS + 1];
+    unsigned killed = 0;
+    int status, left = SLEEPERS + 1;
     void *area = mmap(NULL, TOTAL, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    if (!WAITER_CAN_BLOCK) {
+    results = mmap(NULL, (SLEEPERS + 1) * sizeof *results, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (!WAITER_HAS_FUTEX) {
         puts("no futex on this system");
         return 77;
     }
     unit_begin();
     alarm(900);
-    CHECK(lane_open(&writer, area, &header, SHM_DOWN) == LANE_OK);
-    CHECK(lane_open(&reader, area, &header, SHM_DOWN) == LANE_OK);
-    const pid_t producer = unit_fork();
-    if (producer == 0) {
-        produce(&writer, count);
+    CHECK(area != MAP_FAILED && results != MAP_FAILED);
+    CHECK(lane_open(&lane, area, &header, SHM_DOWN) == LANE_OK);
+    for (int i = 0; i < SLEEPERS; i++)
+        children[i] = start(count, i == 0, &results[i]);
+    const pid_t victim = start(count, false, &results[SLEEPERS]);
+    while (atomic_load(&lane.shared->attached) < SLEEPERS + 1)
+        pass(100000);
+    kill_in_its_sleep(victim); /* nothing is published yet, so it sleeps for the first message */
+    children[SLEEPERS] = unit_fork();
+    if (children[SLEEPERS] == 0) {
+        produce(count);
         _exit(0);
     }
-    waiter_init(&waiter, WAIT_BLOCK, reader.shared);
-    CHECK(lane_claim(&reader, (uint32_t)getpid(), SHM_LOSSLESS | SHM_BLOCKS, &other) == LANE_OK);
-    for (uint64_t n = 1; n <= count;) {
-        struct lane_message message;
-        const enum lane_result result = lane_next(&reader, &message);
-        if (result == LANE_OK) {
-            if (message.n != n || lane_confirm(&reader, &message) != LANE_OK)
-                break;
-            lane_release(&reader, &message);
-            n++;
-            awake++;
+    while (left > 0) { /* and now and then another one, until all have ended */
+        const pid_t ended = waitpid(-1, &status, WNOHANG);
+        if (ended > 0) {
+            left--;
+            CHECK(status == 0);
+            if (status != 0) /* the others would wait for it until their alarm */
+                for (int i = 0; i <= SLEEPERS; i++)
+                    kill(children[i], SIGKILL);
             continue;
         }
-        awake -= awake > 0; /* the message after a wait was waited for */
-        while (!lane_readable(&reader))
-            waiter_pause(&waiter, reader.next);
+        pass(20000000);
+        if (left == SLEEPERS + 1) {
+            kill_in_its_sleep(start(UINT64_MAX, false, &results[SLEEPERS]));
+            killed++;
+        }
     }
-    if (reader.next <= count) /* it would wait for room until its alarm */
-        kill(producer, SIGKILL);
-    waitpid(producer, &status, 0);
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    printf("%llu messages, %ld sleeps, %llu without a wait, %llu missed wake-ups\n",
-           (unsigned long long)count, usage.ru_nvcsw, (unsigned long long)awake,
-           (unsigned long long)waiter.missed_wakeups);
-    CHECK(status == 0 && reader.next == count + 1 && reader.lost == 0);
-    CHECK(waiter.missed_wakeups == 0);
-    CHECK(usage.ru_nvcsw > (long)(count / 1000) && awake > count / 10);
+    for (const struct result *r = results; r < results + SLEEPERS; r++) {
+        printf("%s: %llu read, %llu lost, %llu slept for, %llu missed wake-ups\n",
+               r == results ? "consumer" : "reader", (unsigned long long)r->read,
+               (unsigned long long)r->lost, (unsigned long long)r->slept,
+               (unsigned long long)r->missed);
+        CHECK(r->missed == 0 && r->read + r->lost == count && (r != results || r->lost == 0));
+        CHECK(r->slept > count / 1000 && r->read - r->slept > count / 10);
+    }
+    printf("%u others killed in their sleep\n", killed + 1);
+    CHECK(killed > 0);
     return unit_end();
 }

@@ -1,16 +1,18 @@
 """What every test of the pair needs: real programs, own names, a watchdog, and nothing left behind.
 
-Environment: CLIENTE_C, the client under test; CLIENTE_C_WRAPPER, what runs it (qemu-aarch64-static);
+Environment: CLIENTE_C, the client under test; CLIENTE_C_WRAPPER, what runs it (an emulator);
 HOST_PYTHON, the Python that runs host.py. ctest sets them; by hand they default to ./build and the
 Python that runs the test.
 """
 import contextlib
+import ctypes
 import glob
 import json
 import os
+import platform
 import shlex
-import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,13 +24,26 @@ from typing import Callable, List, Optional
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOST = [os.environ.get("HOST_PYTHON", sys.executable), os.path.join(ROOT, "host.py")]
-# The same with every fence, as on ARM; to be ended by --count, as it takes no signals.
-WEAK_HOST = [HOST[0], "-c", f"import sys; sys.path.insert(0, {ROOT!r}); import host; "
-             "host.WEAK = True; sys.exit(host.main(sys.argv[1:]))"]
+
+
+def changed_host(change: str) -> List[str]:
+    """host.py after this statement, in which its module is `host`."""
+    return [HOST[0], "-c", f"import os, signal, sys; sys.path.insert(0, {ROOT!r}); import host; "
+            f"{change}; [signal.signal(n, host.Stop.handler) for n in host.STOP_SIGNALS]; "
+            "os._exit(host.main(sys.argv[1:]))"]
+
+
+WEAK_HOST = changed_host("host.WEAK = True")  # with every fence, as on ARM
+FENCED_HOST = changed_host("host.register_barrier = lambda: False")  # the kernel lends it none
 CLIENT = (shlex.split(os.environ.get("CLIENTE_C_WRAPPER", ""))
           + [os.environ.get("CLIENTE_C", os.path.join(ROOT, "build", "cliente_c"))])
 SLOW = float(os.environ.get("TEST_SLOWNESS", "1"))  # emulators and sanitizers: longer time-outs
-WATCHDOG_S = 180 * SLOW  # against a hang, far away from any speed
+WATCHDOG_S = 120 * SLOW
+
+# The segment (include/shm_layout.h): its lanes, and what stands where in a lane.
+DOWN, UP, SLOTS = 256, 640, 1024
+HEAD, DROPPED, PLACE, HOLDER, WISH, ATTACHED = 0, 8, 128, 136, 256, 264
+FLAGS, FLAG_BARRIER = 36, 2
 
 sys.path.insert(0, ROOT)
 
@@ -117,7 +132,7 @@ class PairTest(unittest.TestCase):
 
     def finish_json(self, process: subprocess.Popen, code: Optional[int] = 0) -> dict:
         out, err = self.finish(process, code)
-        self.assertEqual(out.count("\n"), 1, out)
+        self.assertEqual(len(out.splitlines()), 1, out)
         return json.loads(out)
 
     def one_line(self, text: str, *words: str) -> str:
@@ -127,20 +142,21 @@ class PairTest(unittest.TestCase):
             self.assertIn(word, text)
         return text
 
-    def until(self, condition: Callable[[], object], what: str = "condition") -> object:
-        end = time.monotonic() + WATCHDOG_S
+    def until(self, condition: Callable[[], object], what: str = "condition",
+              seconds: float = 60) -> object:
+        end = time.monotonic() + seconds * SLOW
         while time.monotonic() < end:
             value = condition()
             if value:
                 return value
             time.sleep(0.005)
-        self.fail(f"{what}: not within {WATCHDOG_S:g} s")
+        self.fail(f"{what}: not within {seconds * SLOW:g} s")
 
     def segment_exists(self) -> bool:
         return os.path.exists(f"/dev/shm/{self.name}")
 
     def wait_live(self) -> None:
-        self.until(lambda: self.segment_exists() and self.peek_word(128, 4) == 1, "the host is live")
+        self.until(lambda: self.peek_word(128, 4) == 1, "the host is live")
 
     # The segment as bytes, without attaching (Linux): what a test may look at or change.
 
@@ -157,14 +173,57 @@ class PairTest(unittest.TestCase):
             segment.seek(offset)
             segment.write(value)
 
+    def head(self, lane: int = DOWN) -> int:
+        return self.peek_word(lane + HEAD)
+
+    def place(self) -> int:
+        """The down lane's: who is its one consumer, and how far."""
+        return self.peek_word(DOWN + PLACE)
+
+    def generation(self) -> int:
+        return self.place() >> 48
+
+    def position(self) -> int:
+        return self.place() & (1 << 48) - 1
+
+    def holder_pid(self) -> int:
+        return self.peek_word(DOWN + HOLDER) & 0xffffffff
+
+    def wait_attached(self, count: int = 1) -> None:
+        """So many clients have come: the last step of beginning to read, or of claiming."""
+        self.until(lambda: self.peek_word(DOWN + ATTACHED, 4) >= count, f"{count} are attached")
+
+    def stop(self, process: subprocess.Popen) -> None:
+        """SIGSTOP, and it has come to rest."""
+        process.send_signal(signal.SIGSTOP)
+
+        def rests() -> bool:
+            with open(f"/proc/{process.pid}/stat") as status:
+                return status.read().rpartition(")")[2].split()[0] == "T"
+        self.until(rests, "it is stopped")
+
     @staticmethod
     def catches(pid: int, *signals: int) -> bool:
         with open(f"/proc/{pid}/status") as status:
             caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
         return all(int(caught, 16) >> number - 1 & 1 for number in signals)
 
-    def wait_attached(self) -> None:
-        self.until(lambda: self.peek_word(256 + 140, 4) & 4, "a client is attached")
+
+def refuse_membarrier() -> None:
+    """For preexec_fn: the process may not call membarrier (a seccomp filter, Linux)."""
+    os.setpgrp()
+    number = {"x86_64": 324, "aarch64": 283}[platform.machine()]
+    # load the system call's number; is it that one? EPERM : allowed
+    code = struct.pack("=HBBIHBBIHBBIHBBI", 0x20, 0, 0, 0, 0x15, 0, 1, number,
+                       0x06, 0, 0, 0x50001, 0x06, 0, 0, 0x7fff0000)
+    program = ctypes.create_string_buffer(code)
+    filters = ctypes.create_string_buffer(struct.pack("@HP", 4, ctypes.addressof(program)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+    if (libc.prctl(no_new_privileges, ctypes.c_ulong(1), ctypes.c_ulong(0), ctypes.c_ulong(0),
+                   ctypes.c_ulong(0))
+            or libc.prctl(set_seccomp, ctypes.c_ulong(filter_mode), filters)):
+        raise OSError(ctypes.get_errno(), "seccomp")
 
 
 def require(condition: object, reason: str) -> None:
@@ -173,7 +232,5 @@ def require(condition: object, reason: str) -> None:
 
 
 def can_unshare(*flags: str) -> bool:
-    """Root may, in most containers; others where user namespaces are allowed. Tests skip else."""
-    return shutil.which("unshare") is not None and subprocess.run(
-        ["unshare", *flags, "true"], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL).returncode == 0
+    return subprocess.run(["unshare", *flags, "true"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0

@@ -1,11 +1,13 @@
 """What a user may type wrongly: one line, an exit code, nothing left behind."""
+import contextlib
+import io
 import os
 import signal
 import subprocess
-import sys
 import unittest
 
 from support import CLIENT, HOST, PairTest
+import host
 
 
 class Arguments(PairTest):
@@ -18,31 +20,43 @@ class Arguments(PairTest):
             self.assertFalse([name for name in set(os.listdir("/dev/shm")) - before
                               if self.name in name])
 
+    def host_refuses(self, words, *said: str) -> None:
+        """In this process: a table of them is quicker so."""
+        with self.subTest(words=words), contextlib.redirect_stderr(io.StringIO()) as err, \
+                self.assertRaises(SystemExit) as end:
+            host.parse_options(words)
+        self.assertEqual(end.exception.code, 2)
+        self.one_line(err.getvalue(), "host.py: ", *said)
+
     def test_host(self) -> None:
-        command = HOST + ["--name", self.name]
+        command = ["--name", self.name]
         for words in (["--size", "0"], ["--slots", "3"], ["--slots", "131072"], ["--rate", "-1"],
                       ["--rate", "nan"], ["--count", "abc"], ["--count", "-1"], ["--count", "1x"],
-                      ["--size", "1e3"], ["--cpu", "999"], ["--wait", "doze"],
+                      ["--size", "1e3"], ["--wait", "yield"],
                       ["--stall-timeout", "0"], ["--rate", "1e-310"], ["--input", ""],
                       ["--sink", ""]):
-            self.refused(command + words, 2, "host.py: ", words[0], "--help")
-        self.refused(command + ["--frobnicate"], 2, "--frobnicate")
-        self.refused(command + ["--siz", "3"], 2, "--siz")  # no abbreviations
-        self.refused(command + ["trailing"], 2, "trailing")
-        self.refused(command + ["--"], 2, "COMMAND")
-        self.refused(command + ["--echo", "--sink", "x"], 2, "only one")
-        self.refused(command + ["--json", "--sink", "-"], 2, "standard output")
+            self.host_refuses(command + words, words[0], "--help")
+        for gone in ("--cpu", "--frobnicate", "--siz=3"):  # no abbreviations
+            self.host_refuses(command + [gone], gone)
+        self.host_refuses(command + ["trailing"], "trailing")
+        self.host_refuses(command + ["--"], "COMMAND")
+        self.host_refuses(command + ["--echo", "--sink", "x"], "only one")
+        self.host_refuses(command + ["--json", "--sink", "-"], "standard output")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
                           ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long"),
                           (b"\xff", "UTF-8")):
-            self.refused(HOST + ["--name", name], 2, why)
+            self.host_refuses(["--name", os.fsdecode(name)], why)
         for words in (["--rate", " 5"], ["--rate", "1_0"], ["--stall-timeout", "1 "]):
-            self.refused(command + words, 2, words[0], "not a number")
+            self.host_refuses(command + words, words[0], "not a number")
+        for words in (["--size", "0"], ["trailing"]):
+            self.refused(HOST + command + words, 2, words[0], "--help")
+        self.refused(HOST + ["--name", b"\xff"], 2, "UTF-8")
 
     def test_names_that_the_resource_tracker_does_not_take(self) -> None:
         for name in (self.name + ":1", self.name + "\u00f1and\u00fa"):
-            _, err = self.finish(self.start(HOST + ["--name", name, "--count", "100", "--wait-client",
-                                                    "--quiet", "--", *CLIENT, "-q", "-n0", name]))
+            _, err = self.finish(self.start(HOST + [
+                "--name", name, "--count", "100", "--wait-client", "--quiet",
+                "--", *CLIENT, "-q", "-n0", name]))
             self.assertEqual(err, "")
             self.assertFalse(os.path.exists("/dev/shm/" + name))
 
@@ -68,10 +82,11 @@ class Arguments(PairTest):
         sink, output = self.file("sink", b"sink"), self.file("output", b"output")
         host = self.host("--quiet")
         self.wait_live()
-        client = self.client("--quiet", "--count", 0)
+        client = self.client("--quiet", "--count", 0, "--lossless")
         self.wait_attached()
         self.refused(HOST + ["--name", self.name, "--sink", sink], 3, "is running")
-        self.refused(CLIENT + ["-q", "--output", output, self.name], 5, "is reading it already")
+        self.refused(CLIENT + ["-q", "--lossless", "--output", output, self.name], 5,
+                     "refused", f"pid {client.pid} is the one consumer already")
         for path, content in ((sink, b"sink"), (output, b"output")):
             with open(path, "rb") as file:
                 self.assertEqual(file.read(), content)
@@ -87,12 +102,6 @@ class Arguments(PairTest):
         out, _ = self.finish(self.start(HOST + ["--name", self.name + "\u00e9", "--count", "3"],
                                         env={"PYTHONIOENCODING": "ascii"}))
         self.assertIn(self.name + "\\xe9", out)
-
-    def test_command_is_not_pinned(self) -> None:
-        code = "import os, sys; sys.exit(len(os.sched_getaffinity(0)))"
-        cpus = os.sched_getaffinity(0)
-        self.finish(self.host("--cpu", min(cpus), "--quiet", "--", sys.executable, "-c", code),
-                    len(cpus))
 
     def test_nobody_hears_the_warning(self) -> None:
         name = self.name + 20 * "x"
@@ -117,16 +126,17 @@ class Arguments(PairTest):
         for words in (["--count", "abc"], ["--count", "-1"], ["--count", " 1"], ["--count", "1x"],
                       ["--count", "99999999999999999999"], ["--timeout", "soon"],
                       ["--timeout", "0x5"], ["--timeout", " 5"], ["--timeout", "-1"],
-                      ["--timeout", "nan"], ["--wait", "doze"], ["--cpu", "999"],
-                      ["--format", "xml"]):
+                      ["--timeout", "nan"], ["--wait", "yield"], ["--format", "xml"]):
             self.refused(command + words + [self.name], 2, "cliente_c: ", words[0])
         self.refused(command + ["--frobnicate", self.name], 2, "--frobnicate", "--help")
         self.refused(command + ["-Z", self.name], 2, "-Z")
         self.refused(command + ["-jZq", self.name], 2, "-Z")
-        self.refused(command + ["--peek", "--json", self.name], 2, "--peek")
+        for gone in ("--peek", "--observe", "--reattach", "--cpu"):
+            self.refused(command + [gone, self.name], 2, gone, "unknown")
         self.refused(command + [self.name, "trailing"], 2, "trailing")
         self.refused(command + ["--count"], 2, "--count", "missing")
-        self.refused(command + ["--observe", "--lossless", self.name], 2, "--observe")
+        self.refused(command + ["--source", "x", "--lossless", self.name], 2, "--source")
+        self.refused(command + ["--format", "ndjson", self.name], 2, "--format", "--output")
         self.refused(command + ["--source", "x", "--output", "y", self.name], 2, "--source")
         self.refused(command + ["--json", "--output", "-", self.name], 2, "--json")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
@@ -148,6 +158,9 @@ class Arguments(PairTest):
                      "standard output is closed")
         self.refused(["sh", "-c", shell, *CLIENT, "--timeout", "0.05", self.name], 1,
                      "standard output is closed")
+        for command, option in ((CLIENT, "--source"), (HOST + ["--name"], "--input")):
+            self.refused(["sh", "-c", 'exec "$0" "$@" <&-', *command, self.name, "--quiet", option,
+                          "-"], 1)
         for option in ("--json", "--wait-client"):
             self.refused(["sh", "-c", shell, *HOST, "--name", self.name, "--count", "1", option] +
                          (["--quiet"] if option == "--json" else []), 1,
@@ -182,7 +195,6 @@ class Arguments(PairTest):
         for command in (HOST + ["--help"], CLIENT + ["--help"], CLIENT + ["--version"]):
             out, err = self.finish(self.start(command))
             self.assertTrue(out and not err)
-            self.assertLessEqual(max(map(len, out.splitlines())), 100)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Layout(unittest.TestCase):
 
     def test_sizes(self) -> None:
         sizes = [ctypes.sizeof(mirror) for mirror in self.MIRROR.values()]
-        self.assertEqual(sizes, [128, 128, 256, 32, 64])
+        self.assertEqual(sizes, [128, 128, 384, 32, 64])
 
 
 class Names(unittest.TestCase):

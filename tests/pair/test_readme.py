@@ -82,10 +82,10 @@ class Readme(PairTest):
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             self.assertTrue(os.path.exists(os.path.join(ROOT, target)), target)
         sources = ""
-        for name in ("host.py", "src/cliente_c.c", "src/segment.c", "src/shm_name.c"):
+        for name in ("host.py", *(os.path.join("src", name) for name in os.listdir(os.path.join(ROOT, "src")))):
             with open(os.path.join(ROOT, name), encoding="utf-8") as source:
                 sources += re.sub(r'"\s*\n\s*f?"', "", source.read())
-        section = text.split("## Troubleshooting")[1].split("\n## ")[0]
+        section = text.split("## Exit codes and troubleshooting")[1].split("\n## ")[0]
         messages = re.findall(r"^\| `([^`]+)`", section, re.M)
         self.assertGreater(len(messages), 8)
         for message in messages:

@@ -16,12 +16,14 @@ from typing import List, Tuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "pair")]
 
-from support import CLIENT, HOST, ROOT, SLOW, PairTest, can_unshare, require  # noqa: E402
+from support import (ATTACHED, CLIENT, DOWN, DROPPED, FENCED_HOST, HOLDER,  # noqa: E402
+                     HOST, PLACE, ROOT, SLOTS, UP, WISH, PairTest, can_unshare, changed_host,
+                     require)
 
 BUILD = os.environ.get("BUILD_DIR", os.path.join(ROOT, "build"))
 HOSTILE = os.path.join(BUILD, "tests", "fault_hostile")
 AS_ROOT = [] if os.getuid() == 0 else ["--user", "--map-root-user"]  # in a namespace of our own
-OWNER, CURSOR, HEAD, WAITING = 256 + 136, 256 + 128, 256, 256 + 144  # of the down lane
+CLAIMING = 0xffff << 32  # a position from here on is a pid that is just claiming
 
 
 class FaultTest(PairTest):
@@ -45,9 +47,8 @@ class FaultTest(PairTest):
         host = self.hostile(mode, argument)
         try:
             client = self.client("-n", 0, *options)
-            self.wait_mapped(client)
-            now = self.head()
-            self.until(lambda: self.head() > now + 20, "messages flow")
+            self.wait_attached()
+            self.wait_published(20)
             host.send_signal(signal.SIGUSR1)
             return self.finish(client, 5)[1]
         finally:
@@ -63,13 +64,14 @@ class FaultTest(PairTest):
             self.assertIn(word, lines[-1])
         return lines[-1]
 
+    @staticmethod
+    def state_of(process: subprocess.Popen) -> str:
+        with open(f"/proc/{process.pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0]
+
     def freeze(self, process: subprocess.Popen) -> None:
         process.send_signal(signal.SIGSTOP)
-
-        def stopped() -> bool:
-            with open(f"/proc/{process.pid}/stat") as stat:
-                return stat.read().rsplit(")", 1)[1].split()[0] == "T"
-        self.until(stopped, "it stands still")
+        self.until(lambda: self.state_of(process) == "T", "it stands still")
 
     def thaw(self, process: subprocess.Popen) -> None:
         process.send_signal(signal.SIGCONT)
@@ -78,27 +80,60 @@ class FaultTest(PairTest):
         """Where the time is the fault itself: a peer that does nothing for so long."""
         time.sleep(seconds)
 
-    def head(self) -> int:
-        return self.peek_word(HEAD)
-
-    def wait_full(self, slots: int) -> None:
-        """The ring is full, and the host stands before it."""
-        self.until(lambda: self.head() - self.peek_word(CURSOR) == slots, "the ring is full")
-
     def segment(self, size: int = 256) -> bytes:
         with open(f"/dev/shm/{self.name}", "rb") as segment:
             return segment.read(size)
 
-    def wait_mapped(self, process: subprocess.Popen) -> str:
-        """The permissions with which it has mapped the whole segment (an observer leaves no trace
-        in the segment)."""
-        def mapped() -> str:
-            with open(f"/proc/{process.pid}/maps") as maps:
-                found = [line.split() for line in maps if f"/dev/shm/{self.name}" in line]
-            sizes = [int(part[0].split("-")[1], 16) - int(part[0].split("-")[0], 16)
-                     for part in found]
-            return found[0][1] if sizes and max(sizes) > 4096 else ""
-        return str(self.until(mapped, "it has mapped the segment"))
+    def nobody(self) -> int:
+        """The pid of a process that is gone."""
+        process = self.start(["true"])
+        self.finish(process)
+        return process.pid
+
+    # -- the host and its one consumer
+
+    def wait_published(self, count: int) -> None:
+        """The host goes on: so many messages more."""
+        now = self.head()
+        self.until(lambda: self.head() > now + count, "the host publishes")
+
+    def dropped(self) -> int:
+        return self.peek_word(DOWN + DROPPED)
+
+    def consumer(self) -> int:
+        """The pid of the one that has begun and is not dropped; 0: there is none."""
+        generation, pid = self.generation(), self.holder_pid()
+        settled = self.position() < CLAIMING and self.generation() == generation
+        return pid if settled and generation % 2 and generation != self.dropped() else 0
+
+    def wait_consumer(self, process: subprocess.Popen) -> int:
+        """It is the consumer; its generation."""
+        self.until(lambda: self.consumer() == process.pid, "it is the consumer")
+        return self.generation()
+
+    def wait_read(self, count: int) -> None:
+        """The consumer goes on: so many messages more."""
+        now = self.position()
+        self.until(lambda: now + count < self.position() < CLAIMING, "the consumer reads")
+
+    def wait_dropped(self, generation: int) -> None:
+        self.until(lambda: self.dropped() == generation, f"the host drops generation {generation}")
+
+    def wait_full(self, slots: int) -> None:
+        """The ring is full, and the host stands before it."""
+        self.until(lambda: self.head() - self.position() >= slots, "the ring is full")
+
+    def wait_asleep(self, process: subprocess.Popen) -> None:
+        """It sleeps for the next message (--wait block)."""
+        self.until(lambda: self.peek_word(DOWN + WISH) > self.head()
+                   and self.state_of(process) == "S", "it sleeps")
+
+    def poke_word(self, offset: int, value: int) -> None:
+        self.poke(offset, value.to_bytes(8, sys.byteorder))
+
+    def poke_place(self, generation: int, position: int) -> None:
+        """As the compare-and-swap of a client would leave it."""
+        self.poke_word(DOWN + PLACE, generation << 48 | position)
 
 
 # ---- the table ----------------------------------------------------------------------------------
@@ -149,16 +184,12 @@ class Programs(FaultTest):
         """100,000 headers and lanes of anything, attached to | accepted or refused, in bounds"""
         self.program("fault_hostile", "headers")
 
-    def test_late(self) -> None:
-        """a dropped consumer's late cursor store, forced | successor loses nothing, host goes on"""
-        self.program("fault_hostile", "late")
-
     def test_read(self) -> None:
         """a lane read in process under attack for 10 s | every message in bounds"""
         self.program("fault_hostile", "read", "10")
 
     def test_threads(self) -> None:
-        """producer and consumer as threads, lossless and lossy | no torn message, exact counts"""
+        """a producer and two readers as threads, consumer or not | no torn message, exact counts"""
         self.program("fault_threads")
 
 
@@ -173,14 +204,27 @@ def print_table(rows: List[Tuple[str, str, str, str]]) -> None:
         print(rule)
 
 
-def main() -> int:
+def cases() -> List[type]:
     import test_client_faults
     import test_host_faults
     import test_segment_faults
     modules = (test_host_faults, test_client_faults, test_segment_faults)
-    classes = [c for module in modules for c in vars(module).values()
-               if isinstance(c, type) and issubclass(c, FaultTest) and c is not FaultTest]
+    return [c for module in modules for c in vars(module).values()
+            if isinstance(c, type) and issubclass(c, FaultTest) and c is not FaultTest] + [Programs]
 
+
+class Table(unittest.TestCase):
+    def test_readme(self) -> None:
+        """README.md has these rows, and no others."""
+        tests = [vars(case)[name] for case in cases()
+                 for name in vars(case) if name.startswith("test_")]
+        rows = [f"| {test.__doc__} |" for test in tests]
+        with open(os.path.join(HERE, "README.md"), encoding="utf-8") as readme:
+            found = [line.rstrip() for line in readme if line.startswith("| ")]
+        self.assertEqual(found[1:], rows, "these are the rows:\n" + "\n".join(rows))
+
+
+def main() -> int:
     def run(case: type) -> Rows:
         rows = Rows()
         unittest.defaultTestLoader.loadTestsFromTestCase(case).run(rows)
@@ -188,7 +232,7 @@ def main() -> int:
 
     begin = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(run, classes + [Programs]))
+        results = list(pool.map(run, cases()))
     print_table([row for result in results for row in result.rows])
     for result in results:
         for text in result.texts:

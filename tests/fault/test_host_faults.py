@@ -11,7 +11,8 @@ import time
 import unittest
 from typing import List
 
-from faults import AS_ROOT, CLIENT, CURSOR, HOST, ROOT, FaultTest, can_unshare, require
+from faults import (AS_ROOT, CLIENT, DOWN, HOST, PLACE, ROOT, SLOTS, UP, FaultTest,
+                    can_unshare, require)
 
 
 class Killed(FaultTest):
@@ -19,16 +20,17 @@ class Killed(FaultTest):
         options = ["--rate", 0, "--size", 1 << 20, "--slots", 2] if busy else ["--rate", 0.5]
         host = self.host(*options)
         self.wait_live()
-        client = self.client("--json", "-n", 0, "-t", 30)
+        client = self.client("--json", "-n", 0, "-t", 60)
         self.wait_attached()
         if busy:
             stride = (1 << 20) + 128
-            while True:  # until it stands in the middle of a message
+            def stands_in_a_message() -> bool:
                 self.freeze(host)
-                odd = [self.peek_word(1024 + slot * stride) % 2 for slot in (0, 1)]
-                if any(odd):
-                    break
-                self.thaw(host)
+                odd = [self.peek_word(SLOTS + slot * stride) % 2 for slot in (0, 1)]
+                if not any(odd):
+                    self.thaw(host)
+                return any(odd)
+            self.until(stands_in_a_message, "the host stands in the middle of a message")
         if group:
             os.killpg(host.pid, signal.SIGKILL)
         else:
@@ -174,7 +176,7 @@ class Twice(FaultTest):
         """a second host while the first lives, or is stopped | exit 3, first untouched"""
         host = self.host("--rate", 500, "--json")
         self.wait_live()
-        client = self.client("--json", "-l", "-v", "-n", 0, "-t", 30)
+        client = self.client("--json", "-l", "-v", "-n", 0, "-t", 60)
         self.wait_attached()
         before = self.segment(128), os.stat(f"/dev/shm/{self.name}").st_ino
 
@@ -202,13 +204,15 @@ class Twice(FaultTest):
         self.wait_live()
         stale = self.segment(1 << 20)
         self.ended(host)
-        pairs = []
-        for i in range(4):
+
+        def five(i: int) -> List[str]:
             name = f"{self.name}-{i}"
             with open(f"/dev/shm/{name}", "wb") as out:
                 out.write(stale)
-            pairs.append(self.start([HOST[0], "-c", TWO_HOSTS, ROOT, name, "25"]))
-        rounds = [line for pair in pairs for line in self.finish(pair)[0].splitlines()]
+            hosts = self.start([HOST[0], "-c", TWO_HOSTS, ROOT, name, "5"])
+            return self.finish(hosts)[0].splitlines()
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            rounds = [line for lines in pool.map(five, range(20)) for line in lines]
         self.assertEqual(len(rounds), 100)
         # loser 3, winner 0, segment gone, one line "stale ... replaced", one "another host"
         self.assertEqual(set(rounds), {"3 0 False 1 1 2"})
@@ -216,47 +220,46 @@ class Twice(FaultTest):
 
     def test_stopped(self) -> None:
         """host stopped for 3 s and continued, a client in each mode | they say so and go on"""
-        host = self.host("--rate", 500, "--slots", 64, "--json")
+        host = self.host("--rate", 500, "--slots", 64, "--json", "--stall-timeout", 60)
         self.wait_live()
-        lossless = self.client("--json", "-l", "-v", "-n", 2500, "-t", 30)
-        observer = self.client("--json", "--observe", "-v", "-n", 1500, "-t", 30)
-        impatient = self.client("--observe", "-n", 0, "-t", 1.5)
-        self.wait_attached()
-        self.wait_mapped(observer)
-        self.wait_mapped(impatient)
-        now = self.head()
-        self.until(lambda: self.head() > now + 100, "messages flow")
+        options: List[List[object]] = [["-l", "-v"], ["-w", "spin"], ["-w", "block", "-v"], ["-v"]]
+        clients = [self.client("--json", "-n", 2500, "-t", 60, *mode) for mode in options]
+        impatient = self.client("-n", 0, "-t", 1.5)
+        self.wait_attached(len(clients) + 1)
+        self.wait_published(100)
         self.freeze(host)
         self.pass_time(3)
         self.last_line(self.finish(impatient, 3)[1], "stalled", f"pid {host.pid}")
         self.thaw(host)
-        for client in lossless, observer:
+        for client in clients:
             out, err = self.finish(client)
             self.assertIn("is stalled", err)
             self.last_line(err, "goes on")
+            self.assertEqual(json.loads(out)["messages"], 2500)
         self.assertEqual(json.loads(self.ended(host)[0])["dropped_clients"], 0)
         self.happened = "stalled, goes on; -t 1.5: exit 3"
 
     def test_stopped_before_a_full_ring(self) -> None:
-        """host stopped for 2 s before a full ring, alone or with its client | nobody is dropped"""
+        """host stopped for 6 s before a full ring, alone or with its client | nobody is dropped"""
         for both in (False, True):
             with self.subTest(both=both):
-                host = self.host("--rate", 0, "--slots", 16, "--json")
+                host = self.host("--rate", 0, "--slots", 16, "--json", "--stall-timeout", 5)
                 self.wait_live()
-                client = self.client("-l", "-q", "-o", "-", text=False)
+                client = self.client("-l", "-q", "-o", "-", "-t", 60, text=False)
+                self.wait_consumer(client)
                 self.wait_full(16)  # nobody reads the pipe
                 self.freeze(host)
                 if both:
                     self.freeze(client)
                 os.read(client.stdout.fileno(), 1 << 20)
-                self.pass_time(2)
+                self.pass_time(6)
                 self.thaw(host)
                 if both:
                     self.pass_time(0.3)
                     self.thaw(client)
-                now = self.peek_word(CURSOR)
+                now = self.position()
                 self.until(lambda: os.read(client.stdout.fileno(), 1 << 20)
-                           and self.peek_word(CURSOR) > now + 50, "it reads on")
+                           and self.position() > now + 50, "it reads on")
                 client.send_signal(signal.SIGINT)
                 while os.read(client.stdout.fileno(), 1 << 20):
                     pass
@@ -265,16 +268,18 @@ class Twice(FaultTest):
                 self.assertEqual((json.loads(out)["dropped_clients"], err), (0, ""))
 
     def test_stopped_before_an_echo(self) -> None:
-        """host stopped for 1.5 s while it waits for an echo | it takes the echo and goes on"""
-        host = self.host("--echo", "--rate", 0, "--wait", "sleep", "--json")
+        """host stopped for 2.5 s while it waits for an echo | it takes the echo and goes on"""
+        host = self.host("--echo", "--rate", 0, "--wait", "block", "--stall-timeout", 2, "--json")
         self.wait_live()
-        client = self.client("-e", "-n", 0, "-q", "-w", "sleep")
+        client = self.client("-e", "-n", 0, "-q", "-w", "block", "-t", 60)
         for _ in range(2):
-            now = self.peek_word(512)
-            self.until(lambda: self.peek_word(512) > now + 100, "echoes")
+            now = self.head(UP)
+            self.until(lambda: self.head(UP) > now + 100, "echoes")
             self.freeze(host)
-            self.pass_time(1.5)
+            self.pass_time(2.5)
             self.thaw(host)
+        now = self.head(UP)
+        self.until(lambda: self.head(UP) > now + 100, "echoes")
         out, err = self.ended(host)
         self.assertEqual((json.loads(out)["dropped_clients"], err), (0, ""))
         self.finish(client)
@@ -282,9 +287,7 @@ class Twice(FaultTest):
 
 class Names(FaultTest):
     def taken(self, what: str) -> None:
-        for command in ([*HOST, "--name", self.name], [*CLIENT, "-t", "1", self.name],
-                        [*CLIENT, "-t", "1", "--observe", self.name],
-                        [*CLIENT, "-t", "1", "--peek", self.name]):
+        for command in ([*HOST, "--name", self.name], [*CLIENT, "-t", "1", self.name]):
             with self.subTest(taken_by=what, command=command[-2]):
                 before = os.lstat(f"/dev/shm/{self.name}")
                 _, err = self.finish(self.start(command), 5)
@@ -352,7 +355,7 @@ class Names(FaultTest):
         with open(self.path("err"), "w") as words:
             host = self.host("--rate", 500, "--json", stderr=words)
         self.wait_live()
-        client = self.client("--json", "-l", "-v", "-n", 0, "-t", 30)
+        client = self.client("--json", "-l", "-v", "-n", 0, "-t", 60)
         self.wait_attached()
         segment = os.open(f"/dev/shm/{self.name}", os.O_RDONLY)
         self.addCleanup(os.close, segment)
@@ -368,10 +371,10 @@ class Names(FaultTest):
         self.one_line(said(), self.name, "SharedMemory", "track=False", "unregister")
         self.one_line(self.finish(self.client("-t", 0.3), 3)[1], "no host")
 
-        def cursor() -> int:
-            return int.from_bytes(os.pread(segment, 8, 256 + 128), sys.byteorder)
-        now = cursor()
-        self.until(lambda: cursor() > now + 100, "the client reads on")
+        def place() -> int:
+            return int.from_bytes(os.pread(segment, 8, DOWN + PLACE), sys.byteorder)
+        now = place()
+        self.until(lambda: place() > now + 100, "the client reads on")
         self.ended(host)
         report = json.loads(self.finish(client)[0])
         self.assertEqual((report["lost"], report["host_state"]), (0, "closed"))

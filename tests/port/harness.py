@@ -140,5 +140,21 @@ class PortTest(support.PairTest):
         self.assertEqual(code, 0, said)
         return said
 
+    def cmake(self, *options: str, **env: str) -> str:
+        """The client as CMake builds it with these options and environment variables."""
+        need("cmake")
+        for command in (["cmake", "-S", ROOT, "-B", self.path("b"), "-DSHMPRUEBA_WERROR=ON",
+                         *options],
+                        ["cmake", "--build", self.path("b"), "--target", "cliente_c"]):
+            code, said = run(command, BUILD_S, env={**os.environ, **env})
+            self.assertEqual(code, 0, said)
+            self.assertNotIn("warning:", said)
+        return os.path.join(self.path("b"), "cliente_c")
+
+    @staticmethod
+    def image(program: str) -> bytes:
+        with open(program, "rb") as code:
+            return code.read()
+
     def check_layout(self, *command: str) -> None:
         self.assertEqual(self.layout(command), self.layout([NATIVE_CLIENT]))

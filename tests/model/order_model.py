@@ -4,8 +4,8 @@
 One producer writes three messages into two slots, one reader reads.  Each thread is a list of
 loads, stores and fences under the names that the comments in the code carry:
 
-    producer   [cursor load]  seq = 2n-1  F1  payload  F2  seq = 2n  F3  head = n
-    reader     head load  A  seq load  B  payload  R4  seq again  [cursor store]
+    producer   [place load]  seq = 2n-1  F1  payload  F2  seq = 2n  F3  head = n
+    reader     head load  A  seq load  B  payload  R4  seq again  [place swap]
 
             in C                                   in Python
     F1      release fence                          lock pair
@@ -14,11 +14,13 @@ loads, stores and fences under the names that the comments in the code carry:
     A       head load is an acquire                lock pair
     B       seq load is an acquire                 not there; or here, and none at A
     R4      acquire fence                          lock pair
-    cursor  acquire load, store-release            plain: F1 and R4 are beside them
+    place   acquire load; a swap that releases     plain: F1 and R4 are beside them
 
-In brackets: lossless lane only.  The lock pair is `lock.release(); lock.acquire()` on a private
-lock.  Length, timestamps and crc are payload; two words stand for all, b = a + 1000.  A message
-is *mixed* when the reader accepts n and a word that it read is not of message n.
+In brackets: lossless lane only; of the place only the position counts here.  place_model.py has the
+rest of it, and why the code has a full fence before the load.  The lock pair is `lock.release();
+lock.acquire()` on a private lock.  Length, timestamps and crc are payload; two words stand for all,
+b = a + 1000.  A message is *mixed* when the reader accepts n and a word that it read is not of
+message n.
 
 How it works.  ARMv8 is multi-copy-atomic: a store becomes visible to all other threads at once.
 So one map of memory is enough, and an execution is an order in which the accesses of both
@@ -29,7 +31,7 @@ its own thread's store before others do (forwarding).  All orders are tried, equ
 
 Why one attempt is enough.  A lossy reader writes nothing that the producer reads, and what it
 did before can only add order; so each n is tried alone and looking again needs no event.  A wait
-(`head load` for n, `cursor load` for n - slots) is its last look.
+(`head load` for n, `place load` for n - slots) is its last look.
 
 Machines.  armv8.  x86: TSO, only a later load passes an earlier store; C's acquire and release
 cost no instruction there (that the compiler may still reorder is not modelled).  strict: armv8
@@ -37,9 +39,9 @@ without control dependencies, without the order from a store-release to a load-a
 release fences that hold back stores only; that is what C11's text leaves, as far as one map of
 memory can say it.
 
-Not expressed: RISC-V, PPC, the rest of C11, a consumer that is dropped while it reads.  For the
-first three see the independent model checkers (GenMC: RC11/IMM/TSO; herd7: AArch64, RISC-V, x86,
-PPC).  Nothing here ran on ARM hardware.
+Not expressed: RISC-V, PPC, the rest of C11; sleeping, and who is the consumer (sleep_model.py,
+place_model.py).  For the first three see the independent model checkers (GenMC: RC11/IMM/TSO;
+herd7: AArch64, RISC-V, x86, PPC).  Nothing here ran on ARM hardware.
 """
 import argparse
 import heapq
@@ -100,7 +102,7 @@ PAIRS: Dict[str, Sequence[Tuple[str, str]]] = {
 }
 AS_BUILT = 'stlxr+ldaxr'
 LOOKS = {'relaxed': RELAXED, 'acquire': ACQUIRE, 'seq_cst': SEQ_CST}
-FENCES = ('F1', 'F2', 'F3', 'A', 'B', 'R4', 'cursor-acquire', 'cursor-release')
+FENCES = ('F1', 'F2', 'F3', 'A', 'B', 'R4', 'place-acquire', 'place-release')
 
 
 class Setup(NamedTuple):
@@ -152,7 +154,7 @@ def producer_program(setup: Setup) -> List[Op]:
     for n in range(1, MESSAGES + 1):
         p.n, slot = n, f'slot {n % SLOTS} '
         if setup.lossless and n > SLOTS:
-            p.load('cursor load', 'cursor', p.order('cursor-acquire', ACQUIRE), n - SLOTS)
+            p.load('place load', 'place', p.order('place-acquire', ACQUIRE), n - SLOTS)
         p.store('seq = 2n-1', slot + 'seq', 2 * n - 1)
         p.fence('F1', 'release')
         p.store('payload', slot + 'a', n)
@@ -184,7 +186,7 @@ def reader_program(setup: Setup, messages: Sequence[int]) -> List[Op]:
         if not setup.in_place and 'seq-again' not in setup.without:
             r.load('seq again', slot + 'seq', LOOKS[setup.again])
         if setup.lossless:
-            r.store('cursor store', 'cursor', n, r.order('cursor-release', RELEASE))
+            r.store('place swap', 'place', n, r.order('place-release', RELEASE))
     return r.ops
 
 
@@ -374,16 +376,16 @@ ROWS: Sequence[Tuple[str, str, str]] = (
     ('Python to Python', '--producer python --reader python',
      '--without A | --without A --fence-b | --without R4 | --without seq-load'),
     ('Lossless, read in place: no look at seq, in C no R4', '--lossless --in-place',
-     '| --without F1 | --without F2 | --without F3 | --without A | --without cursor-release '
-     '| --without F1 cursor-acquire | --without F1 cursor-acquire --machine strict '
-     '| --without cursor-acquire --machine strict | --producer python --without F1 '
+     '| --without F1 | --without F2 | --without F3 | --without A | --without place-release '
+     '| --without F1 place-acquire | --without F1 place-acquire --machine strict '
+     '| --without place-acquire --machine strict | --producer python --without F1 '
      '| --producer python --without F2 | --reader python | --reader python --without A '
      '| --reader python --without R4'),
     ('What the lock pair may be compiled to', '',
      ' | '.join(f'--{side} python --pair {pair}' for side in ('producer', 'reader')
                 for pair in PAIRS if pair not in (AS_BUILT, 'dmb'))),
     ('What the language alone promises: C right, lock pair no fence', '--machine strict',
-     '| --lossless | --lossless --without cursor-acquire | --lossless --in-place --without F1 '
+     '| --lossless | --lossless --without place-acquire | --lossless --in-place --without F1 '
      '| --producer python | --reader python'),
     ('x86 hides every mistake', '--without all',
      '| --machine x86 | --machine x86 --producer python --reader python '

@@ -82,15 +82,15 @@ CLAIMS: Sequence[Tuple[str, Dict[str, str]]] = (
     ('lossless lane: head acquire is needed', {
         '--lossless --in-place --without A': MIXED,
         '--lossless --in-place --reader python --without A': MIXED}),
-    ('lossless lane: the cursor store must be a release (Python: R4 is before it)', {
-        '--lossless --in-place --without cursor-release': MIXED,
+    ('lossless lane: the place swap must be a release (Python: R4 is before it)', {
+        '--lossless --in-place --without place-release': MIXED,
         '--lossless --in-place --reader python --without R4': MIXED}),
-    ('the load of cursor needs an acquire in strict C11, or F1; ARMv8 keeps the branch', {
-        '--lossless --in-place --without F1 cursor-acquire --machine strict': MIXED,
-        '--lossless --in-place --without cursor-acquire --machine strict': RIGHT,
-        '--lossless --in-place --without F1 cursor-acquire': RIGHT}),
+    ('the load of place needs an acquire in strict C11, or F1; ARMv8 keeps the branch', {
+        '--lossless --in-place --without F1 place-acquire --machine strict': MIXED,
+        '--lossless --in-place --without place-acquire --machine strict': RIGHT,
+        '--lossless --in-place --without F1 place-acquire': RIGHT}),
     ('nor does F1 do for a lossless reader that looks at seq: seq = 2n-1 is before F1', {
-        '--machine strict --lossless --without cursor-acquire': LOST}),
+        '--machine strict --lossless --without place-acquire': LOST}),
     ('lock pair on ARMv8: a full fence as ldxr/stlxr ldaxr/stxr or casl casa (all rows above) or '
      'casal twice; not with LDAPR, not acquire before release, not one half alone', {
          **{f'--{side} python --pair {pair}': MIXED for side in ('producer', 'reader')
@@ -187,7 +187,7 @@ class Traces(unittest.TestCase):
                 ('--without R4', 'seq again', 'payload (n=1)'),
                 ('--reader python --without A', 'payload', 'head load (n=1), seq load (n=1)'),
                 ('--lossless --in-place --without F3', 'head = n', 'payload (n=1)'),
-                ('--lossless --in-place --without cursor-release', 'cursor store',
+                ('--lossless --in-place --without place-release', 'place swap',
                  'payload (n=1)')):
             with self.subTest(options=options):
                 self.assert_told(options, step, ahead_of)
@@ -352,7 +352,7 @@ class CommandLine(unittest.TestCase):
 
     def test_what_cannot_be_is_refused(self) -> None:
         for line in ('--without F9', '--without F3 --producer python', '--in-place',
-                     '--without cursor-release', '--producer perl', '--without', '--fence-b',
+                     '--without place-release', '--producer perl', '--without', '--fence-b',
                      '--pair ldaxr', '--without seq-again --again acquire'):
             with self.subTest(line=line):
                 self.assertEqual(self.run_main(line)[0], 2)

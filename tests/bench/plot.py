@@ -15,8 +15,11 @@ Points = List[Tuple[float, float]]
 COLOURS = {"shm": ("#c2410c", "#fb923c"), "pipe": ("#1d4ed8", "#7aa9ff"),
            "unix stream": ("#15803d", "#4ade80"), "unix seqpacket": ("#be185d", "#f79ac8"),
            "tcp loopback": ("#7e22ce", "#c99bff"), "posix mq": ("#8a5a00", "#f2cf3b"),
+           "zeromq": ("#0e7490", "#5fd4e6"), "shm, adaptive": ("#9a3412", "#fdba74"),
            "floor": ("#57606a", "#a5adb8"), "slice copy": ("#57606a", "#a5adb8")}
-LABELS = {"shm": "this project", "floor": "one cache line", "slice copy": "slice copy alone"}
+PANELS = (("readers that spin", ("spin", "-")), ("readers that sleep", ("block", "adaptive", "-")))
+LABELS = {"shm": "this project", "shm, adaptive": "its default", "floor": "one cache line",
+          "slice copy": "slice copy alone"}
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, NAMES = 1000, 500, 84, 92, 56, 124
 
 
@@ -103,32 +106,37 @@ def micro(ns: float) -> str:
     return f"{ns:g} ns"
 
 
+def line_of(row: dict) -> str:
+    """The same transport may be read in two ways in one panel."""
+    return row["transport"] + (", adaptive" if row["read"] == "adaptive" else "")
+
+
 def latency(rows: List[dict], about: str) -> str:
-    def lines(read: str) -> Dict[str, Points]:
-        return {row["transport"]: [(i / 24, max(y, 1)) for i, y in enumerate(row["seen"]["curve"])]
-                for row in rows if row["size"] == 64 and row["read"] == read and "seen" in row}
+    def lines(reads: Sequence[str]) -> Dict[str, Points]:
+        return {line_of(row): [(i / 24, max(y, 1)) for i, y in enumerate(row["seen"]["curve"])]
+                for row in rows if row["size"] == 64 and row["read"] in reads and "seen" in row}
     ticks = [(0.0, "min")] + [(-math.log10(1 - p) / 3, f"{100 * p:g} %")
                               for p in (.5, .9, .99, .999)]
     return chart("Published in Python, seen in C: 64 bytes", about,
-                 [("readers that spin", lines("spin")), ("readers that sleep", lines("block"))],
+                 [(name, lines(reads)) for name, reads in PANELS],
                  ticks, "this part of all messages took at most", micro)
 
 
 def throughput(rows: List[dict], about: str) -> str:
     sizes = sorted({row["size"] for row in rows})
 
-    def lines(read: str) -> Dict[str, Points]:
+    def lines(reads: Sequence[str]) -> Dict[str, Points]:
         found: Dict[str, Points] = {}
         for row in sorted(rows, key=lambda row: row["size"]):
-            if row["read"] in (read, "-") and "bytes_per_s" in row and row["transport"] in COLOURS:
+            if row["read"] in reads and "bytes_per_s" in row and line_of(row) in COLOURS:
                 x = sizes.index(row["size"]) / max(len(sizes) - 1, 1)
-                found.setdefault(row["transport"], []).append((x, row["bytes_per_s"]))
+                found.setdefault(line_of(row), []).append((x, row["bytes_per_s"]))
         return {name: points for name, points in found.items() if len(points) > 1}
     names = {64: "64 B", 1024: "1 KiB", 65536: "64 KiB", 1 << 20: "1 MiB"}
     ticks = [(i / max(len(sizes) - 1, 1), names.get(size, f"{size} B"))
              for i, size in enumerate(sizes)]
     return chart("Flat out from Python to C", about,
-                 [("readers that spin", lines("spin")), ("readers that sleep", lines("block"))],
+                 [(name, lines(reads)) for name, reads in PANELS],
                  ticks, "bytes a message", lambda y: f"{y / 1e6:g} MB/s" if y < 1e9
                  else f"{y / 1e9:g} GB/s")
 

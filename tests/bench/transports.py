@@ -11,14 +11,21 @@ import fcntl
 import io
 import os
 import socket
+import struct
 import sys
 from typing import Callable, List, Optional, Tuple, Type
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 import host  # noqa: E402  the product itself, not a copy of it
 
+try:
+    import zmq  # python3-zmq; never required
+except ImportError:
+    zmq = None
+
 now = host.clock
 F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on
+CACHE = 1 << 20  # the second level's, where the system does not tell
 INT, SIZE, SSIZE, ADDRESS = ctypes.c_int, ctypes.c_size_t, ctypes.c_ssize_t, ctypes.c_void_p
 
 
@@ -38,11 +45,24 @@ def foreign(name: str, result: Type, *arguments: Type) -> Callable:
     raise OSError(f"no {name} on this system")
 
 
+def second_level_cache() -> int:
+    """Bytes of it that one CPU has."""
+    with contextlib.suppress(OSError, ValueError):
+        for index in range(8):
+            folder = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
+            with open(folder + "/level") as level, open(folder + "/size") as size:
+                if level.read().strip() == "2":
+                    return int(size.read().strip().rstrip("K")) << 10
+    return CACHE
+
+
 class Transport:
     name = kind = ""
 
-    def __init__(self, size: int, spin: bool) -> None:
-        self.size, self.spin, self.warm_up = size, spin, 256 if size < 65536 else 32
+    def __init__(self, size: int, read: str) -> None:
+        """read: how both sides wait: spin or block; adaptive: shared memory alone."""
+        self.size, self.read, self.warm_up = size, read, 256 if size < 65536 else 32
+        self.spin = read == "spin"
         self.outbox, self.inbox = bytearray(size), bytearray(size)
         self.mine: List = []          # closed at the end
         self.readers: List[int] = []  # the reader's descriptors: in, out; closed once it has them
@@ -215,43 +235,99 @@ class Queue(Transport):
                    (down[0], here[0], self.size, 0), 0, get)
 
 
+class ZeroMq(Transport):
+    """The message library that many would take: ipc://, which is a Unix socket, and a thread of
+    its own on either side, which may run on both CPUs. The name is abstract: no file stays."""
+    name, kind = "zeromq", "zmq"
+
+    def open(self) -> None:
+        if not zmq or not sys.platform.startswith("linux"):
+            raise OSError("python3-zmq is not installed" if not zmq else "no abstract names")
+        self.address = f"ipc://@shmbench-{os.getpid()}"
+        before = os.sched_getaffinity(0)  # the library's thread inherits what holds when it starts
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        try:
+            context = zmq.Context()
+            self.mine = [context, context.socket(zmq.PAIR)]
+        finally:
+            os.sched_setaffinity(0, before)
+        end = self.mine[1]
+        end.linger = 0
+        end.sndhwm = 1000 if self.size < 65536 else 16  # its default; 16 MiB of large messages
+        end.bind(self.address)
+        put, get, again, size = end.send, end.recv, zmq.Again, self.size
+        outbox, flags = self.outbox, zmq.DONTWAIT if self.spin else 0
+        words, last = memoryview(outbox).cast("Q"), size // 8 - 1
+
+        def send(stamp: int, n: int) -> None:
+            words[0] = stamp
+            words[1] = words[last] = n
+            put(outbox)
+
+        def receive() -> None:
+            while True:
+                try:
+                    if len(get(flags)) != size:
+                        raise Broken("a message came back cut")
+                    return
+                except again:
+                    continue
+
+        self.send, self.receive = send, receive
+
+    def place(self) -> List[str]:
+        return [self.address]
+
+    def close(self) -> None:
+        while self.mine:
+            end = self.mine.pop()
+            end.close() if self.mine else end.term()
+
+
+def filler(link: "Shm") -> Callable[[int, int], None]:
+    """fill(at, n) of Lane.writer: the outbox, as host.py does it: a small message and its length in
+    one pack_into, which would clear a large one first."""
+    memory, ints, size, outbox = link.segment.memory, link.segment.ints, link.size, link.outbox
+    pack = struct.Struct(f"=II{size}s").pack_into
+
+    def fill_small(at: int, _n: int) -> None:
+        pack(memory, at, size, 0, outbox)
+
+    def fill_large(at: int, _n: int) -> None:
+        ints[at >> 2], ints[(at >> 2) + 1] = size, 0
+        memory[at + 8:at + 8 + size] = outbox
+
+    return fill_small if size <= 4096 else fill_large
+
+
 class Shm(Transport):
     """host.py's own segment, writer and reader; only its command line is left out."""
     name = kind = "shm"
-    # 4 MiB of large messages: a ring that stays in the cache is twice as fast as one that does not.
-    SLOTS = {64: 1024, 1024: 1024, 65536: 64, 1 << 20: 4}
     unmapped_later: List = []
 
-    def __init__(self, size: int, spin: bool, slots: int = 0) -> None:
-        self.slots = slots or self.SLOTS[size]
-        super().__init__(size, spin)
+    def __init__(self, size: int, read: str, slots: int = 0) -> None:
+        # Of large messages as many as stay in the cache: twice as fast as a ring that does not.
+        fit = second_level_cache() // (host.SLOT_HEAD + size)
+        self.slots = slots or (1024 if size < 65536 else max(1 << fit.bit_length() >> 1, 2))
+        super().__init__(size, read)
         self.warm_up = max(self.slots, 32)  # once round: every page was touched
 
     def open(self) -> None:
-        options = host.parse_options(["--name", f"shmbench-{os.getpid()}", "--quiet", "--size",
-                                      str(self.size), "--slots", str(self.slots)])
-        block = not self.spin and host.FUTEX_CALL is not None
-        options.wait = "spin" if self.spin else "block" if block else "sleep"
-        self.host = product = host.Host(options)
-        self.segment = product.segment = host.Segment(
-            options.name, self.size, self.slots, host.RAW, False, product.say)
-        product.down, product.up = self.segment.lanes
-        self.segment.words[product.up.owner] = host.pair(
-            os.getpid(), host.ATTACHED | host.LOSSLESS | (host.BLOCKS if block else 0))
-        self.segment.go_live()
+        # Of adaptive round trips the Python side spins, as that of host.py --echo does.
+        options = host.parse_options([
+            "--name", f"shmbench-{os.getpid()}", "--quiet", "--echo", "--size", str(self.size),
+            "--slots", str(self.slots), "--wait", "block" if self.read == "block" else "spin"])
+        self.segment = host.Segment(options.name, self.size, self.slots)
+        self.keeper = host.Keeper(options, self.segment)
         self.build_lanes()
+        self.segment.go_live()
 
     def build_lanes(self) -> None:
-        size, outbox, inbox, memory = self.size, self.outbox, self.inbox, self.segment.memory
+        size, outbox, inbox = self.size, self.outbox, self.inbox
         words, last = memoryview(outbox).cast("Q"), size // 8 - 1
-        product = self.host
-        publish = product.down.writer(product.make_room)
-        take, confirm, done = product.up.reader()
-        await_up, consumer = product.await_up, product.down.consumer
-
-        def fill(at: int, _n: int) -> int:
-            memory[at:at + size] = outbox
-            return size
+        keeper = self.keeper
+        publish, fill = keeper.down.writer(keeper.make_room), filler(self)
+        take, done = keeper.up.reader()
 
         def send(stamp: int, n: int) -> None:
             words[0] = stamp
@@ -259,13 +335,12 @@ class Shm(Transport):
             publish(fill, stamp)
 
         def receive() -> None:
-            reply = await_up(take, lambda now: not consumer()[0])
+            reply = keeper.await_up(take, lambda _now: not keeper.settled())
             if reply is None:
                 raise Broken("the reader is gone")
             inbox[:] = reply
-            if not confirm(reply):
+            if not done(reply):
                 raise Broken("an echo was overwritten")
-            done()
 
         self.send, self.receive = send, receive
 
@@ -278,7 +353,7 @@ class Shm(Transport):
         if segment:
             segment.end()
             self.unmapped_later.append(segment)
-            del self.segment, self.host, self.send, self.receive
+            del self.segment, self.keeper, self.send, self.receive
         self.unmap()
 
     @classmethod
@@ -302,7 +377,7 @@ class Copy(Shm):
 
     def build_lanes(self) -> None:
         size, memory, message = self.size, self.segment.memory, b"c" * self.size
-        first, stride, mask = self.host.down.first, self.segment.slot_stride, self.slots - 1
+        first, stride, mask = self.keeper.down.first, self.segment.slot_stride, self.slots - 1
 
         def send(_stamp: int, n: int) -> None:
             at = first + (n & mask) * stride + host.SLOT_HEAD
@@ -311,7 +386,7 @@ class Copy(Shm):
         self.send = self.receive = send
 
 
-TRANSPORTS: List[Type[Transport]] = [Shm, Pipe, Stream, SeqPacket, Tcp, Queue]
+TRANSPORTS: List[Type[Transport]] = [Shm, Pipe, Stream, SeqPacket, Tcp, Queue, ZeroMq]
 
 
 # ---- the three jobs: each sends its warm-up first, and returns what the Python side measured -----
@@ -375,14 +450,9 @@ def trips(link: Transport, seconds: float) -> List[int]:
 def publish_chunk(link: Shm, how: str, start: int, count: int) -> float:
     """Nanoseconds a message; how: "one call" of publish() for all, as the host does flat out, or
     "a call each", or "inlined", the same stores in a loop, or "fenced", that as on ARM."""
-    lane, memory, size, payload = link.host.down, link.segment.memory, link.size, link.outbox
-    words = link.segment.words
+    lane, words = link.keeper.down, link.segment.words
     words[lane.head] = start
-    publish = lane.writer(link.host.make_room, start)
-
-    def fill(at: int, _n: int) -> int:
-        memory[at:at + size] = payload
-        return size
+    publish, fill = lane.writer(link.keeper.make_room, start), filler(link)
 
     if how == "one call":
         begin = now()
@@ -396,15 +466,15 @@ def publish_chunk(link: Shm, how: str, start: int, count: int) -> float:
     release, acquire = lane.fence
     first, stride, mask, head = lane.first // 8, lane.stride // 8, lane.slots - 1, lane.head
     weak = host.WEAK or how == "fenced"
+    memory, size, payload = link.segment.memory, link.size, link.outbox
+    pack = struct.Struct(f"=II{size}s").pack_into
     begin = now()
     for n in range(start + 1, start + count + 1):
         slot = first + (n & mask) * stride
         words[slot] = 2 * n - 1
         if weak:
             release(); acquire()
-        at = (slot << 3) + 32
-        memory[at:at + size] = payload
-        words[slot + 3] = size
+        pack(memory, (slot + 3) << 3, size, 0, payload)
         stamp = now()
         words[slot + 2] = stamp
         words[slot + 1] = stamp
@@ -426,7 +496,7 @@ def publish_costs(rounds: int, count: int, tick: Callable[[], None]) -> List[dic
     for _ in range(rounds):
         row = {}
         for name, (slots, how, start) in variants.items():
-            link = Shm(64, True, slots)
+            link = Shm(64, "spin", slots)
             try:
                 publish_chunk(link, how, start, slots)  # touches every page
                 row[name] = publish_chunk(link, how, start, count)

@@ -555,7 +555,8 @@ class Blocking(PairTest):
         """[wake calls of the host, waits of the client]: 60 messages, 5 ms apart."""
         def traced(who: str, words: List[str]) -> subprocess.Popen:
             return self.start(["strace", "-f", "-qq", "-e", "trace=futex", "-o",
-                               self.path(who + mode), *words])
+                               self.path(who + mode), *words],
+                              env={"ASAN_OPTIONS": "detect_leaks=0"})  # that traces, too
         host = traced("host", self.host_words("--rate", "200", "--count", "60", "--wait-client",
                                               "--quiet"))
         self.wait_live()

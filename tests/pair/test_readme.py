@@ -63,7 +63,7 @@ class Readme(PairTest):
                 self.assertIn(mark, MARKS, f"a block without a mark: {body}")
                 if mark in ("demo", "tests", "slow"):
                     continue
-                ran += 1
+                ran += len(body.splitlines())  # commands
                 process = self.shell("exec " + body if mark == "terminal 1" else body)
                 if mark == "terminal 1":
                     first = process

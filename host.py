@@ -632,7 +632,8 @@ class Keeper:
         self.options, self.segment, self.words = options, segment, segment.words
         self.down, self.up = segment.lanes
         self.out = sys.stderr if options.sink == "-" else sys.stdout  # the payloads have that
-        self.live = (not (options.quiet or options.json or options.command) and self.out.isatty()
+        self.live = (not (options.quiet or options.json or options.command)
+                     and self.out is not None and self.out.isatty()
                      and os.environ.get("TERM", "dumb") != "dumb")  # a live line, then
         self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
         self.child: Optional[subprocess.Popen] = None
@@ -831,7 +832,6 @@ def publish(keeper: Keeper) -> None:
             keeper.publish_ns.record(now - begin)
         if not due:  # flat out: time one, then a millisecond without a look at the clock
             burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (now - begin + 1)))
-            keeper.care(now)
 
 
 def publish_input(keeper: Keeper, source: BinaryIO, regular: bool) -> None:

@@ -99,7 +99,6 @@ enum unit {
     COUNT, /* whole */
     BAD,   /* whole; in text only where it is not 0 */
     BYTES, /* whole */
-    HEX,   /* whole */
     NS,    /* whole nanoseconds; text: in the unit that suits */
     US,    /* whole nanoseconds; JSON: microseconds */
     SECONDS,

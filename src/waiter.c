@@ -129,7 +129,7 @@ static bool sleep_for(struct waiter *waiter, uint64_t next, uint64_t ns)
 }
 
 /* One sleep, ns at most, with what is noted of it. */
-static bool rest(struct waiter *waiter, uint64_t next, uint64_t ns)
+static void rest(struct waiter *waiter, uint64_t next, uint64_t ns)
 {
     const uint64_t end_ns = waiter->now_ns + least(ns, WAITER_SLEEP_NS);
     const bool whole = waiter->futex && next != 0 ? sleep_for(waiter, next, ns) : nap(ns);
@@ -139,7 +139,6 @@ static bool rest(struct waiter *waiter, uint64_t next, uint64_t ns)
     waiter->now_ns = clock_now_ns();
     /* Not now: who gets his CPU back late has missed no wake-up; nor has who naps. */
     waiter->timed_out_ns = whole && waiter->futex && next != 0 ? end_ns : 0;
-    return whole;
 }
 
 /* ---- the rhythm ---- */

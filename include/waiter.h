@@ -24,9 +24,9 @@ extern const char *const wait_mode_names[]; /* by enum wait_mode; ends with NULL
 #define WAITER_LONGEST_NAP_NS  1000000u   /* ... up to this */
 #define WAITER_SLEEP_NS        100000000u /* the longest sleep: then a look at the host */
 #define WAITER_LATENESS_MIN_NS 20000u
-#define WAITER_LATENESS_MAX_NS 200000u
-#define WAITER_BLOCKED_MAX     256u /* messages to block for, after spins that were in vain */
-#define WAITER_CAUGHT          64u  /* messages caught in a row that halve that */
+#define WAITER_LATENESS_MAX_NS 400000u /* a virtual machine that was idle takes 300 us */
+#define WAITER_BLOCKED_MAX     256u    /* messages to block for, after spins that were in vain */
+#define WAITER_CAUGHT          64u     /* messages caught in a row that halve that */
 
 struct waiter {
     enum wait_mode mode;

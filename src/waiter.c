@@ -143,10 +143,11 @@ static void rest(struct waiter *waiter, uint64_t next, uint64_t ns)
 
 /* ---- the rhythm ---- */
 
-/* Up at once, down slowly; an exceptional sleep is cut, so that it does not stay for long. */
+/* Up fast, down slowly. Doubled at most, so that one exceptional sleep does not stay for long. */
 static void learn_lateness(struct waiter *waiter, uint64_t late_ns)
 {
-    const uint64_t late = least(late_ns + late_ns / 8, WAITER_LATENESS_MAX_NS);
+    const uint64_t most = least(2 * waiter->lateness_ns, WAITER_LATENESS_MAX_NS);
+    const uint64_t late = least(late_ns + late_ns / 8, most);
 
     if (late > waiter->lateness_ns)
         waiter->lateness_ns = late;

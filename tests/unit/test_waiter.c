@@ -411,7 +411,7 @@ static void in_vain_then_blocks(void (*in_vain)(void))
 
 static void lateness(void)
 {
-    static const uint64_t late_ns[] = {1 * US, 30 * US, 100 * US, 150 * US, 3 * MS};
+    static const uint64_t late_ns[] = {1 * US, 30 * US, 100 * US, 300 * US, 3 * MS};
 
     for (size_t i = 0; i < sizeof late_ns / sizeof late_ns[0]; i++) {
         begin_rhythm();
@@ -427,7 +427,9 @@ static void lateness(void)
     (void)catch_all(200, 1 * MS);
     world.late_ns = 150 * US;
     (void)catch_all(1, 1 * MS);
-    CHECK(w.lateness_ns >= 150 * US); /* up at once */
+    CHECK(w.lateness_ns >= 60 * US); /* up fast */
+    (void)catch_all(2, 1 * MS);
+    CHECK(w.lateness_ns >= 150 * US);
     CHECK(catch_all(50, 1 * MS) == 50);
     world.late_ns = 30 * US;
     (void)catch_all(1, 1 * MS);
@@ -436,6 +438,7 @@ static void lateness(void)
     CHECK(w.lateness_ns <= 40 * US);
     world.late_ns = 40 * MS; /* one exceptional sleep */
     (void)catch_all(1, 10 * MS);
+    CHECK(w.lateness_ns <= 80 * US);
     world.late_ns = 30 * US;
     pass_to(w.due_ns + 60 * MS);
     w.due_ns = world.now_ns;

@@ -46,7 +46,6 @@ struct lane {
     uint64_t place;         /* consumer: the place as we stored it; 0: a reader, or writer */
     uint64_t lost, retries; /* reader: messages never seen; reads thrown away or repeated */
     uint64_t limit;         /* writer: messages up to this one need no look at the place */
-    uint64_t position;      /* writer: newest position of a consumer seen */
     uint64_t woken;         /* writer: newest message that was told to sleepers */
 };
 

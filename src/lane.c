@@ -237,9 +237,8 @@ bool lane_writable(struct lane *lane)
          * nothing of his is overwritten. */
         lane->limit = lane->next + lane->slot_count - 1;
     } else if (position < lane->next) { /* else he is claiming (or lies): what was seen counts */
-        if (position > lane->position)
-            lane->position = position;
-        lane->limit = lane->position + lane->slot_count;
+        const uint64_t limit = position + lane->slot_count;
+        lane->limit = limit > lane->limit ? limit : lane->limit;
     }
     return lane->next <= lane->limit;
 }

@@ -172,7 +172,7 @@ class Round:
             phase = f"{int(count * self.scale)}x{gap}"
             host, (client,) = self.runs.rhythm([phase], "block")
             self.figures[name + " wakes"] = host["wakes"]
-            self.figures[name + " sleeps"] = max(client["cpu"]["voluntary_switches"], 1)
+            self.figures[name + " sleeps"] = max(client["waits"]["slept"], 1)
 
     def idle(self) -> None:
         _, (client,) = self.runs.pair(NOW, ("--input", "-", "--rate", "1"), ADAPTIVE,

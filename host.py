@@ -321,7 +321,9 @@ class Lane:
         A closure with a loop, because cells cost half of what attributes do, and calls even more."""
         words, head, wish, wake = self.words, self.head, self.wish, self.wake
         release, acquire = self.fence
-        first, stride, mask = self.first // 8, self.stride // 8, self.slots - 1
+        mask = self.slots - 1
+        places = [(at // 8, at // 8 + 1, at // 8 + 2, at + 24)  # looked up faster than reckoned
+                  for at in map(self.slot_at, range(self.slots))]
         now, limit, woken = clock, 0, 0
         weak = WEAK or self.segment.capacity >= LARGE_COPY
         fenced = FUTEX and not self.segment.barrier
@@ -334,15 +336,15 @@ class Lane:
                 if m > limit:
                     limit = make_room(m)
                     begin = now()                # waiting for a client is no cost
-                slot = first + (m & mask) * stride
+                slot, stamp_at, due_at, fill_at = places[m & mask]
                 seq = 2 * m
                 words[slot] = seq - 1            # SYNC seq = 2n-1
                 if weak:
                     release(); acquire()         # SYNC F1: pairs with R4
-                fill((slot + 3) << 3, m)
+                fill(fill_at, m)
                 if due:                          # little stands between the time stamp and head
-                    words[slot + 2] = due
-                    words[slot + 1] = timestamp = now()
+                    words[due_at] = due
+                    words[stamp_at] = timestamp = now()
                     if timestamp < due:
                         cost = timestamp - begin
                         if 2 * cost < due - timestamp:
@@ -350,9 +352,9 @@ class Lane:
                             continue             # that was a rehearsal
                         begin = due - cost       # waiting is none
                         while timestamp < due:
-                            words[slot + 1] = timestamp = now()
+                            words[stamp_at] = timestamp = now()
                 else:
-                    words[slot + 2] = words[slot + 1] = now()
+                    words[due_at] = words[stamp_at] = now()
                 if weak:
                     release(); acquire()         # SYNC F2: pairs with "seq load"
                 words[slot] = seq                # SYNC seq = 2n

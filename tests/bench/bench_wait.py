@@ -46,7 +46,8 @@ WAITING = [
     Row("100 Hz, default: CPU", "100 adaptive cpu", "", "<=", 2, "%"),
     Row("20 Hz, default: p50 / spin's", "20 adaptive p50", "20 spin p50", "<=", 5),
     Row("20 Hz, default: CPU", "20 adaptive cpu", "", "<=", 1, "%"),
-    Row("random gaps, default: p50 / block's", "random adaptive p50", "random block p50", "<=", 1.05),
+    Row("random gaps, default: p50 / block's", "random adaptive p50", "random block p50", "<=",
+        1.05),
     Row("random gaps, default: CPU", "random adaptive cpu", "", "<=", 30, "%"),
     Row("nothing for 10 s, default: CPU", "idle cpu", "", "<=", .3, "%"),
     *(Row(f"then {name}: learned after", f"learned {name}", "", "<=", 32, " messages")
@@ -67,10 +68,12 @@ WAITING = [
       for rate in (1000, 100) for name, key in (("publish", "publish"), ("due -> seen", "due"))),
     Row("host.py flat out, nobody there / before", "flat nobody", "before flat nobody", ">=", 1.1)]
 COMPARED = [
-    Row("publish -> seen p50, 1 kHz, spinning", "1000 spin p50", "before 1000 spin p50", "<=", 1.05),
+    Row("publish -> seen p50, 1 kHz, spinning", "1000 spin p50", "before 1000 spin p50", "<=",
+        1.05),
     Row("published a second, nobody there", "flat nobody", "before flat nobody", ">=", .95),
     Row("published a second, a spinning reader", "flat spin", "before flat spin", ">=", .95),
-    Row("published a second, a lossless reader", "flat lossless", "before flat lossless", ">=", .95),
+    Row("published a second, a lossless reader", "flat lossless", "before flat lossless", ">=",
+        .95),
     Row("round trip p50, 64 B, spinning", "trip", "before trip", "<=", 1.05),
     Row("attach: open, stat, map, check", "attach", "before attach", "<=", 1.05)]
 FURTHER = [Row(f"published a second, {n} that spin / nobody", f"flat {n} spinning", "flat nobody")
@@ -88,6 +91,7 @@ class Round:
     def jobs(self) -> List[Tuple]:
         found: List[Tuple] = [(self.learned,), (self.one_cpu,), (self.wakes,)]
         found += [(self.paced, "", NOW, rate, mode) for rate in RATES for mode in (SPIN, ADAPTIVE)]
+        found += [(self.paced, "", NOW, 1000, BLOCK)]
         found += [(job, mode) for job in (self.random, self.ten) for mode in (ADAPTIVE, BLOCK)]
         found += [(self.busy, "", NOW, mode) for mode in (ADAPTIVE, BLOCK, SPIN)]
         found += [(self.flat, f"flat {name}", NOW, *clients) for name, clients in (
@@ -205,6 +209,16 @@ def table(title: str, rows: List[Row], rounds: List[Figures]) -> str:
     return "\n".join(lines)
 
 
+def at_1_khz(rounds: List[Figures]) -> str:
+    """What the README begins with."""
+    lines = [f"{'1 kHz, client waits by':24}{'p50':>10}{'p90':>10}  CPU"]
+    for name in ("adaptive", "spin", "block"):
+        p50, p90, cpu = (median(figures[f"1000 {name} {key}"] for figures in rounds)
+                         for key in ("p50", "p90", "cpu"))
+        lines.append(f"  {name:22}{p50 / 1000:7.2f} us{p90 / 1000:7.2f} us  {cpu:.1f} %")
+    return "\n".join(lines)
+
+
 def measure(options: argparse.Namespace, cpus: List[int]) -> List[Figures]:
     rounds: List[Figures] = []
     with Runs(cpus) as runs, tempfile.TemporaryDirectory(prefix="shmwait-") as folder:
@@ -243,7 +257,7 @@ def main() -> int:
     begin = time.monotonic()
     try:
         rounds = measure(options, cpus)
-        print(table("waiting", WAITING, rounds))
+        print(at_1_khz(rounds) + "\n\n" + table("waiting", WAITING, rounds))
         print("\n" + table("each further reader", FURTHER, rounds)
               + f"\n  (host.py on CPU {cpus[0]}; the readers share {len(cpus) - 1} others)")
         if options.before:

@@ -48,7 +48,14 @@ uint64_t latency_percentile(const struct latency *latency, double fraction);
 /* @return nanoseconds; 0 where nothing was recorded */
 double latency_mean(const struct latency *latency);
 
-/* @return how many records are in [low_ns, high_ns), both powers of two or 0 */
-uint64_t latency_between(const struct latency *latency, uint64_t low_ns, uint64_t high_ns);
+/* Octave i: 2^i to just below 2^(i+1) ns; 0 ns is in the first one, too. */
+#define LATENCY_OCTAVES 64
+static inline unsigned latency_octave(uint64_t ns)
+{
+    return 63u - (unsigned)__builtin_clzll(ns | 1);
+}
+
+/* Counts the records of each. */
+void latency_octaves(const struct latency *latency, uint64_t counts[LATENCY_OCTAVES]);
 
 #endif

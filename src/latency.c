@@ -35,7 +35,7 @@ static unsigned bucket_of(uint64_t ns)
 {
     if (ns < LATENCY_STEPS)
         return (unsigned)ns;
-    const unsigned shift = 63u - (unsigned)__builtin_clzll(ns) - LATENCY_STEP_BITS;
+    const unsigned shift = latency_octave(ns) - LATENCY_STEP_BITS;
     return (shift + 1) * LATENCY_STEPS + (unsigned)((ns >> shift) - LATENCY_STEPS);
 }
 
@@ -91,10 +91,9 @@ double latency_mean(const struct latency *latency)
     return latency->count ? latency->sum_ns / (double)latency->count : 0;
 }
 
-uint64_t latency_between(const struct latency *latency, uint64_t low_ns, uint64_t high_ns)
+void latency_octaves(const struct latency *latency, uint64_t counts[LATENCY_OCTAVES])
 {
-    uint64_t count = 0;
-    for (unsigned i = bucket_of(low_ns); i < LATENCY_BUCKETS && highest_in(i) < high_ns; i++)
-        count += latency->bucket[i];
-    return count;
+    memset(counts, 0, LATENCY_OCTAVES * sizeof counts[0]);
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++)
+        counts[latency_octave(highest_in(i))] += latency->bucket[i];
 }

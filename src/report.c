@@ -8,7 +8,6 @@
 
 #include "payload.h"
 
-#define BAR_WIDTH  40u
 #define LINE_WIDTH 79 /* a terminal of 80 columns, and none to spare for the cursor */
 
 bool report_on_terminal(FILE *out)
@@ -25,39 +24,33 @@ static void heading(FILE *out, const char *text)
 }
 
 /* Returned by value: several of them go into one line. */
-struct quantity {
-    char text[24];
+struct words {
+    char text[32];
 };
 
-/* Three figures and a unit. */
-static struct quantity duration(uint64_t ns)
+/* Three figures, in the first unit that they suit; each is step times the one before. */
+static struct words scaled(double value, double step, const char *const *unit)
 {
-    static const char *const units[] = {"ns", "us", "ms", "s"};
-    struct quantity result;
-    double value = (double)ns;
-    unsigned unit = 0;
+    const char *const *const smallest = unit;
+    struct words words;
 
-    while (unit < 3 && value >= 999.5) {
-        value /= 1000;
-        unit++;
-    }
-    const int decimals = unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-    snprintf(result.text, sizeof result.text, "%.*f %s", decimals, value, units[unit]);
-    return result;
+    for (; unit[1] != NULL && value >= step - 0.5; unit++)
+        value /= step;
+    const int decimals = unit == smallest || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+    snprintf(words.text, sizeof words.text, "%.*f %s", decimals, value, *unit);
+    return words;
 }
 
-static struct quantity size_of(double bytes)
+static struct words duration(uint64_t ns)
 {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    struct quantity result;
-    unsigned unit = 0;
+    static const char *const units[] = {"ns", "us", "ms", "s", NULL};
+    return scaled((double)ns, 1000, units);
+}
 
-    while (unit < 4 && bytes >= 1024) {
-        bytes /= 1024;
-        unit++;
-    }
-    snprintf(result.text, sizeof result.text, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
-    return result;
+static struct words size_of(uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", NULL};
+    return scaled((double)bytes, 1024, units);
 }
 
 void report_attached(FILE *out, const struct segment *segment)
@@ -65,8 +58,7 @@ void report_attached(FILE *out, const struct segment *segment)
     const struct shm_header *header = &segment->header;
 
     heading(out, "attached");
-    fprintf(out, "  segment      %s   %s\n", segment->name,
-            size_of((double)header->total_size).text);
+    fprintf(out, "  segment      %s   %s\n", segment->name, size_of(header->total_size).text);
     fprintf(out, "  each lane    %u slots of %u B%s\n", header->slot_count,
             header->payload_capacity, header->flags & SHM_FLAG_CRC ? ", with CRC" : "");
     fprintf(out, "  host         pid %" PRIu64 "   session %016" PRIx64 "\n", header->host_pid,
@@ -94,152 +86,138 @@ void report_live(FILE *out, const struct report *report, uint64_t now_ns)
 
 /* ---- the figures of a run: one table, printed as text or as JSON ---- */
 
-/* What a figure is, and so how each of the two prints it. */
-enum unit {
-    COUNT, /* whole */
-    BAD,   /* whole; in text only where it is not 0 */
-    BYTES, /* whole */
-    NS,    /* whole nanoseconds; text: in the unit that suits */
-    US,    /* whole nanoseconds; JSON: microseconds */
-    SECONDS,
-    RATE,
-    PERCENT,
-    COST, /* nanoseconds, with a fraction */
-    NAME,
+/* JSON has value / 10^decimals; text the same and what it is, or three figures and a unit. */
+enum kind { COUNT, BAD, BYTES, NS, US, SECONDS, RATE, PERCENT, COST, NAME };
+static const struct {
+    int decimals;
+    const char *behind;
+} kinds[] = {
+    [BAD] = {0, ""}, /* shown where it is not 0 */
+    [US] = {3, ""},  /* this and SECONDS: held in nanoseconds */
+    [SECONDS] = {9, ""}, [RATE] = {1, " a second"}, [PERCENT] = {2, " % of a core"},
+    [COST] = {1, " ns"}, [NAME] = {0, ""}, /* no value: its label is what it says */
 };
 
 struct figure {
-    const char *row, *label;  /* text; row NULL: JSON alone */
-    const char *object, *key; /* JSON; object NULL: at the top */
-    enum unit unit;
-    uint64_t whole;
-    double real;
-    const char *name;
+    const char *row, *label;  /* text; row: the first figure has it; label NULL: JSON alone */
+    const char *object, *key; /* JSON; object: the first figure has it */
+    enum kind kind;
+    uint64_t value;
 };
 
-enum { FIGURES_MAX = 48 };
-
-static double seconds_between(struct timeval begin, struct timeval end)
+static struct words in_words(const struct figure *f, bool json)
 {
-    return (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_usec - begin.tv_usec) * 1e-6;
-}
+    const int decimals = kinds[f->kind].decimals;
+    double value = (double)f->value;
+    struct words words;
 
-/* Figures of one row, or one object, stand together. @return how many */
-static size_t figures_of(const struct report *r, struct figure *out)
-{
-    const struct rusage *a = &r->begin_usage, *b = &r->end_usage;
-    const struct waiter *w = r->waiter;
-    const double elapsed_s = (double)(r->end_ns - r->begin_ns) * 1e-9;
-    const double user_s = seconds_between(a->ru_utime, b->ru_utime);
-    const double system_s = seconds_between(a->ru_stime, b->ru_stime);
-    const uint64_t waited = w->found_spinning + w->found_sleeping;
-    const uint64_t *steps = r->segment->step_ns;
-    const struct figure figures[] = {
-        {"messages", "", NULL, "messages", COUNT, r->messages, 0, NULL},
-        {"messages", "lost", NULL, "lost", COUNT, r->lane->lost, 0, NULL},
-        {"messages", "retries", NULL, "retries", COUNT, r->lane->retries, 0, NULL},
-        {"messages", "bytes", NULL, "bytes", BYTES, r->bytes, 0, NULL},
-        {"damaged", "CRC errors", NULL, "crc_errors", BAD, r->crc_errors, 0, NULL},
-        {"damaged", "verify errors", NULL, "verify_errors", BAD, r->verify_errors, 0, NULL},
-        {"time", "", NULL, "elapsed_s", SECONDS, 0, elapsed_s, NULL},
-        {"time", "rate", NULL, "rate_hz", RATE, 0, rate_hz(r), NULL},
-        {"host", "", NULL, "host_state", NAME, 0, 0, host_state_names[r->host]},
-        {NULL, NULL, NULL, "host_pid", COUNT, r->segment->header.host_pid, 0, NULL},
-        {NULL, NULL, NULL, "session", COUNT, r->segment->header.session, 0, NULL},
-        {NULL, NULL, NULL, "began", COUNT, r->began, 0, NULL},
-        {"waited", "", NULL, "wait", NAME, 0, 0, wait_mode_names[w->mode]},
-        {"waited", "missed", NULL, "missed_wakeups", BAD, w->missed_wakeups, 0, NULL},
-        {"waited", "ready", "waits", "ready", COUNT, r->messages - waited, 0, NULL},
-        {"waited", "spun", "waits", "spun", COUNT, w->found_spinning, 0, NULL},
-        {"waited", "slept", "waits", "slept", COUNT, w->found_sleeping, 0, NULL},
-        {"waited", "displaced", "waits", "displaced", COUNT, w->displaced, 0, NULL},
-        {"waited", "gap", "waits", "gap_ns", NS, w->gap_ns, 0, NULL},
-        {"waited", "lateness", "waits", "lateness_ns", NS, w->lateness_ns, 0, NULL},
-        {"steps", "open", "attach_us", "open", US, steps[STEP_OPEN], 0, NULL},
-        {"steps", "stat", "attach_us", "stat", US, steps[STEP_STAT], 0, NULL},
-        {"steps", "map", "attach_us", "map", US, steps[STEP_MAP], 0, NULL},
-        {"steps", "check", "attach_us", "check", US, steps[STEP_CHECK], 0, NULL},
-        {"steps", "first", "attach_us", "first", US,
-         r->messages > 0 ? r->first_seen_ns - r->begin_ns : 0, 0, NULL},
-        {"steps", "total", "attach_us", "total", US, r->attach_total_ns, 0, NULL},
-        {"cpu", "", "cpu", "percent", PERCENT, 0,
-         elapsed_s > 0 ? 100 * (user_s + system_s) / elapsed_s : 0, NULL},
-        {"cpu", "user", "cpu", "user_s", SECONDS, 0, user_s, NULL},
-        {"cpu", "system", "cpu", "system_s", SECONDS, 0, system_s, NULL},
-        {"cpu", "faults", "cpu", "minor_faults", COUNT, (uint64_t)(b->ru_minflt - a->ru_minflt), 0,
-         NULL},
-        {"cpu", "switches", "cpu", "voluntary_switches", COUNT,
-         (uint64_t)(b->ru_nvcsw - a->ru_nvcsw), 0, NULL},
-        {"cpu", "+", "cpu", "involuntary_switches", COUNT, (uint64_t)(b->ru_nivcsw - a->ru_nivcsw),
-         0, NULL},
-        {"clock", "", "clock", "id", NAME, 0, 0, SHM_CLOCK_NAME},
-        {"clock", "resolution", "clock", "resolution_ns", NS, r->clock.resolution_ns, 0, NULL},
-        {"clock", "a call costs", "clock", "cost_ns", COST, 0, r->clock.cost_ns, NULL},
-    };
-    _Static_assert(sizeof figures / sizeof figures[0] <= FIGURES_MAX, "FIGURES_MAX");
-
-    memcpy(out, figures, sizeof figures);
-    return sizeof figures / sizeof figures[0];
-}
-
-static struct quantity in_words(const struct figure *f)
-{
-    struct quantity q;
-
-    switch (f->unit) {
-    case BYTES: return size_of((double)f->whole);
-    case NS:
-    case US: return duration(f->whole);
-    case SECONDS: snprintf(q.text, sizeof q.text, "%.3f s", f->real); break;
-    case RATE: snprintf(q.text, sizeof q.text, "%.1f a second", f->real); break;
-    case PERCENT: snprintf(q.text, sizeof q.text, "%.1f %% of a core", f->real); break;
-    case COST: snprintf(q.text, sizeof q.text, "%.0f ns", f->real); break;
-    case NAME: snprintf(q.text, sizeof q.text, "%s", f->name); break;
-    default: snprintf(q.text, sizeof q.text, "%" PRIu64, f->whole); break;
+    if (f->kind == NAME)
+        snprintf(words.text, sizeof words.text, json ? "\"%s\"" : "%s", f->label);
+    else if (f->kind == BYTES && !json)
+        return size_of(f->value);
+    else if ((f->kind == NS || f->kind == US || f->kind == SECONDS) && !json)
+        return duration(f->value);
+    else if (decimals == 0)
+        snprintf(words.text, sizeof words.text, "%" PRIu64, f->value);
+    else {
+        for (int i = 0; i < decimals; i++)
+            value /= 10;
+        snprintf(words.text, sizeof words.text, "%.*f%s", decimals, value,
+                 json ? "" : kinds[f->kind].behind);
     }
-    return q;
+    return words;
 }
 
-static bool same_text(const char *a, const char *b)
+static void text_figures(FILE *out, const struct figure *figures, size_t count)
 {
-    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
-
-static void print_rows(FILE *out, const struct figure *figures, size_t count)
-{
-    const char *row = NULL; /* the one being printed, so far up to this column */
     int column = 0;
 
     for (const struct figure *f = figures; f < figures + count; f++) {
         char cell[64];
-        if (f->row == NULL || (f->unit == BAD && f->whole == 0))
+        if (f->label == NULL || (f->kind == BAD && f->value == 0))
             continue;
-        int width = snprintf(cell, sizeof cell, "%s%s%s", f->label, f->label[0] ? " " : "",
-                             in_words(f).text);
-        const bool begins = !same_text(row, f->row);
-        if (begins || column + 3 + width > LINE_WIDTH) {
-            fputs(row == NULL ? "" : "\n", out);
-            column = fprintf(out, "  %-12s ", begins ? f->row : "");
-        } else {
-            column += fprintf(out, "%s", strcmp(f->label, "+") == 0 ? " " : "   ");
-        }
-        row = f->row;
+        const bool alone = f->kind == NAME || f->label[0] == '\0';
+        const int width = snprintf(cell, sizeof cell, "   %s%s%s", alone ? "" : f->label,
+                                   alone ? "" : " ", in_words(f, false).text);
+        if (f->row != NULL || column + width > LINE_WIDTH)
+            column = fprintf(out, "%s  %-10s", f == figures ? "" : "\n", f->row ? f->row : "");
         column += fprintf(out, "%s", cell);
     }
     fputc('\n', out);
 }
 
-static void json_value(FILE *out, const struct figure *f)
+static void json_figures(FILE *out, const struct figure *figures, size_t count)
 {
-    switch (f->unit) {
-    case US: fprintf(out, "%.3f", (double)f->whole * 1e-3); break;
-    case SECONDS: fprintf(out, "%.6f", f->real); break;
-    case RATE: fprintf(out, "%.3f", f->real); break;
-    case PERCENT: fprintf(out, "%.2f", f->real); break;
-    case COST: fprintf(out, "%.1f", f->real); break;
-    case NAME: fprintf(out, "\"%s\"", f->name); break;
-    default: fprintf(out, "%" PRIu64, f->whole); break;
+    bool inside = false;
+
+    for (const struct figure *f = figures; f < figures + count; f++) {
+        fputs(f == figures ? "{" : f->object != NULL && inside ? "}, " : ", ", out);
+        if (f->object != NULL)
+            fprintf(out, "\"%s\": {", f->object);
+        inside |= f->object != NULL;
+        fprintf(out, "\"%s\": %s", f->key, in_words(f, true).text);
     }
+    fputc('}', out);
+}
+
+static uint64_t ns_between(struct timeval begin, struct timeval end)
+{
+    return (uint64_t)(end.tv_sec - begin.tv_sec) * 1000000000u +
+           (uint64_t)(end.tv_usec - begin.tv_usec) * 1000u;
+}
+
+static void print_figures(FILE *out, const struct report *r, bool json)
+{
+    const struct rusage *a = &r->begin_usage, *b = &r->end_usage;
+    const struct shm_header *header = &r->segment->header;
+    const struct waiter *w = r->waiter;
+    const uint64_t *steps = r->segment->step_ns;
+    const uint64_t waited = w->found_spinning + w->found_sleeping;
+    const uint64_t elapsed_ns = r->end_ns - r->begin_ns;
+    const uint64_t first_ns = r->messages > 0 ? r->first_seen_ns - r->begin_ns : 0;
+    const uint64_t user_ns = ns_between(a->ru_utime, b->ru_utime);
+    const uint64_t system_ns = ns_between(a->ru_stime, b->ru_stime);
+    const double used = (double)(user_ns + system_ns) / (double)(elapsed_ns + 1);
+    const struct figure figures[] = {
+        {"messages", "", NULL, "messages", COUNT, r->messages},
+        {NULL, "lost", NULL, "lost", COUNT, r->lane->lost},
+        {NULL, "retries", NULL, "retries", COUNT, r->lane->retries},
+        {NULL, "bytes", NULL, "bytes", BYTES, r->bytes},
+        {NULL, "CRC errors", NULL, "crc_errors", BAD, r->crc_errors},
+        {NULL, "verify errors", NULL, "verify_errors", BAD, r->verify_errors},
+        {"time", "", NULL, "elapsed_s", SECONDS, elapsed_ns},
+        {NULL, "rate", NULL, "rate_hz", RATE, (uint64_t)(10 * rate_hz(r))},
+        {"host", host_state_names[r->host], NULL, "host_state", NAME, 0},
+        {NULL, NULL, NULL, "host_pid", COUNT, header->host_pid},
+        {NULL, NULL, NULL, "session", COUNT, header->session},
+        {NULL, NULL, NULL, "began", COUNT, r->began},
+        {"waited", wait_mode_names[w->mode], NULL, "wait", NAME, 0},
+        {NULL, "missed", NULL, "missed_wakeups", BAD, w->missed_wakeups},
+        {NULL, "ready", "waits", "ready", COUNT, r->messages - waited},
+        {NULL, "spun", NULL, "spun", COUNT, w->found_spinning},
+        {NULL, "slept", NULL, "slept", COUNT, w->found_sleeping},
+        {NULL, "displaced", NULL, "displaced", COUNT, w->displaced},
+        {NULL, "gap", NULL, "gap_ns", NS, w->gap_ns},
+        {NULL, "lateness", NULL, "lateness_ns", NS, w->lateness_ns},
+        {"steps", "open", "attach_us", "open", US, steps[STEP_OPEN]},
+        {NULL, "stat", NULL, "stat", US, steps[STEP_STAT]},
+        {NULL, "map", NULL, "map", US, steps[STEP_MAP]},
+        {NULL, "check", NULL, "check", US, steps[STEP_CHECK]},
+        {NULL, "first", NULL, "first", US, first_ns},
+        {NULL, "total", NULL, "total", US, r->attach_total_ns},
+        {"cpu", "", "cpu", "percent", PERCENT, (uint64_t)(100 * 100 * used)},
+        {NULL, "user", NULL, "user_s", SECONDS, user_ns},
+        {NULL, "system", NULL, "system_s", SECONDS, system_ns},
+        {NULL, "faults", NULL, "minor_faults", COUNT, (uint64_t)(b->ru_minflt - a->ru_minflt)},
+        {NULL, "yielded", NULL, "voluntary_switches", COUNT, (uint64_t)(b->ru_nvcsw - a->ru_nvcsw)},
+        {NULL, "preempted", NULL, "involuntary_switches", COUNT,
+         (uint64_t)(b->ru_nivcsw - a->ru_nivcsw)},
+        {"clock", SHM_CLOCK_NAME, "clock", "id", NAME, 0},
+        {NULL, "resolution", NULL, "resolution_ns", NS, r->clock.resolution_ns},
+        {NULL, "a call costs", NULL, "cost_ns", COST, (uint64_t)(10 * r->clock.cost_ns)},
+    };
+
+    (json ? json_figures : text_figures)(out, figures, sizeof figures / sizeof figures[0]);
 }
 
 /* ---- latency: the same points in both ---- */
@@ -251,36 +229,23 @@ static const struct {
               {"p99", "p99", 0.99}, {"p99.9", "p99_9", 0.999}, {"max", "max", 1}};
 enum { POINTS = sizeof points / sizeof points[0] };
 
+/* latency NULL: the head of the table */
 static void print_row(FILE *out, const char *name, const struct latency *latency)
 {
     fprintf(out, "  %-16s", name);
     for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", duration(latency_percentile(latency, points[i].fraction)).text);
+        fprintf(out, " %9s",
+                latency == NULL ? points[i].text
+                                : duration(latency_percentile(latency, points[i].fraction)).text);
     fputc('\n', out);
-}
-
-static void print_bars(FILE *out, const struct latency *latency)
-{
-    uint64_t most = 1;
-
-    for (unsigned bit = 0; bit < 63; bit++) {
-        const uint64_t count = latency_between(latency, bit ? 1ull << bit : 0, 2ull << bit);
-        most = count > most ? count : most;
-    }
-    for (unsigned bit = 0; bit < 63; bit++) {
-        const uint64_t low = bit ? 1ull << bit : 0, high = 2ull << bit;
-        const uint64_t count = latency_between(latency, low, high);
-        if (high <= latency->min_ns || low > latency->max_ns)
-            continue;
-        fprintf(out, "  below %-10s %9" PRIu64 " ", duration(high).text, count);
-        for (uint64_t i = 0; i < (count * BAR_WIDTH + most - 1) / most; i++)
-            fputc('#', out);
-        fputc('\n', out);
-    }
 }
 
 static void print_latency(FILE *out, const struct report *report)
 {
+    static const char bar[] = "########################################";
+    const struct latency *seen = &report->seen;
+    uint64_t counts[LATENCY_OCTAVES], most = 1;
+
     heading(out, "latency");
     if (report->foreign_clock) {
         fputs("  none: a time stamp of the host's is over a second away from our clock\n"
@@ -288,14 +253,16 @@ static void print_latency(FILE *out, const struct report *report)
               out);
         return;
     }
-    fprintf(out, "  %-16s", "");
-    for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", points[i].text);
-    fputc('\n', out);
-    print_row(out, "publish -> seen", &report->seen);
+    print_row(out, "", NULL);
+    print_row(out, "publish -> seen", seen);
     print_row(out, "due -> seen", &report->due);
     fputc('\n', out);
-    print_bars(out, &report->seen);
+    latency_octaves(seen, counts);
+    for (unsigned i = 0; i < LATENCY_OCTAVES; i++)
+        most = counts[i] > most ? counts[i] : most;
+    for (unsigned i = latency_octave(seen->min_ns); i <= latency_octave(seen->max_ns); i++)
+        fprintf(out, "  below %-10s %9" PRIu64 " %.*s\n", duration(2ull << i).text, counts[i],
+                (int)((counts[i] * (sizeof bar - 1) + most - 1) / most), bar);
 }
 
 static void json_latency(FILE *out, const char *key, const struct latency *latency, bool known)
@@ -336,34 +303,20 @@ static void print_first(FILE *out, const struct report *report)
 void report_text(FILE *out, const struct report *report)
 {
     const bool received = report->messages > 0 && !report->sending;
-    struct figure figures[FIGURES_MAX];
 
     if (report_on_terminal(out))
         fputs("\r\033[K", out); /* the live line */
     if (received)
         print_first(out, report);
     heading(out, report->sending ? "sent" : "received");
-    print_rows(out, figures, figures_of(report, figures));
+    print_figures(out, report, false);
     if (received)
         print_latency(out, report);
 }
 
 void report_json(FILE *out, const struct report *report)
 {
-    struct figure figures[FIGURES_MAX];
-    const size_t count = figures_of(report, figures);
-    const char *object = NULL;
-
-    for (const struct figure *f = figures; f < figures + count; f++) {
-        const bool same = same_text(f->object, object);
-        fputs(f == figures ? "{" : !same && object != NULL ? "}, " : ", ", out);
-        if (!same)
-            fprintf(out, "\"%s\": {", f->object);
-        object = f->object;
-        fprintf(out, "\"%s\": ", f->key);
-        json_value(out, f);
-    }
-    fputc('}', out);
+    print_figures(out, report, true);
     json_latency(out, "latency_ns", &report->seen, !report->foreign_clock);
     json_latency(out, "due_latency_ns", &report->due, !report->foreign_clock);
     fputs("}\n", out);

@@ -35,13 +35,16 @@ static const char usage_text[] =
 
 __attribute__((format(printf, 1, 2), noreturn)) static void usage_error(const char *format, ...)
 {
+    char text[1024];
     va_list arguments;
 
-    fputs("cliente_c: ", stderr);
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fputs("; see cliente_c --help\n", stderr);
+    for (char *c = text; *c != '\0'; c++) /* one line, whatever was typed */
+        if ((unsigned char)*c < ' ')
+            *c = '?';
+    fprintf(stderr, "cliente_c: %s; see cliente_c --help\n", text);
     exit(EXIT_USAGE);
 }
 
@@ -80,12 +83,10 @@ static enum wait_mode parse_wait(const char *text)
 
 static void parse_name(const char *name, struct options *o)
 {
-    const enum shm_name_result result =
-        shm_name_normalise(SHM_OS_HERE, name, strlen(name), o->name);
+    const char *wrong = shm_name_normalise(SHM_ON_MACOS, name, strlen(name), o->name);
 
-    if (result != SHM_NAME_OK)
-        usage_error("segment name '%s' %s", result == SHM_NAME_CONTROL ? "" : name,
-                    shm_name_error(result));
+    if (wrong != NULL)
+        usage_error("segment name '%.255s' %s", name, wrong);
     if (strlen(o->name) > SHM_NAME_MAX_MACOS && !o->quiet)
         fprintf(stderr,
                 "cliente_c: %s: this name is too long for macOS (%u bytes with the slash)\n",

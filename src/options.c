@@ -1,4 +1,4 @@
-#include "options.h"
+#include "client.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "report.h"
 
 #define VERSION "1.0.0"
 
@@ -48,37 +46,38 @@ __attribute__((format(printf, 1, 2), noreturn)) static void usage_error(const ch
     exit(EXIT_USAGE);
 }
 
-static uint64_t parse_number(const char *option, const char *text, uint64_t most)
+static uint64_t parse_count(const char *text)
 {
     char *end;
 
     errno = 0;
     const uint64_t value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value > most)
-        usage_error("%s %s: not a whole number from 0 to %" PRIu64, option, text, most);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value > INT64_MAX)
+        usage_error("--count %s: not a whole number from 0 to %" PRId64, text, INT64_MAX);
     return value;
 }
 
-static uint64_t parse_seconds(const char *option, const char *text)
+static uint64_t parse_timeout(const char *text)
 {
     char *end;
     const double value = strtod(text, &end); /* would take 0x5, or a blank before it, too */
 
     if (text[strspn(text, "0123456789.e+-")] || end == text || *end ||
         !(value >= 0 && value <= 1e6))
-        usage_error("%s %s: not a number of seconds from 0 to 1000000", option, text);
+        usage_error("--timeout %s: not a number of seconds from 0 to 1000000", text);
     return (uint64_t)(value * 1e9);
 }
 
-static enum wait_mode parse_wait(const char *text)
+/* @return which one it is */
+static unsigned parse_choice(const char *option, const char *text, const char *const *names)
 {
-    int mode = 0;
+    unsigned i = 0;
 
-    while (wait_mode_names[mode] != NULL && strcmp(text, wait_mode_names[mode]) != 0)
-        mode++;
-    if (wait_mode_names[mode] == NULL)
-        usage_error("--wait %s: not one of adaptive, spin, block", text);
-    return (enum wait_mode)mode;
+    while (names[i] != NULL && strcmp(text, names[i]) != 0)
+        i++;
+    if (names[i] == NULL)
+        usage_error("%s %s: no such choice", option, text);
+    return i;
 }
 
 static void parse_name(const char *name, struct options *o)
@@ -114,6 +113,7 @@ struct options options_parse(int argc, char **argv)
         {NULL, 0, NULL, 0},
     };
     static const char shorts[] = ":n:t:w:leo:s:f:vjqh";
+    static const char *const formats[] = {"raw", "ndjson", NULL};
     const char *given[END] = {NULL}; /* by option: its value, or "" */
     int option;
 
@@ -136,29 +136,25 @@ struct options options_parse(int argc, char **argv)
     if (given['h'] || given[VERSION_ASKED] || given[LAYOUT]) {
         if (fflush(stdout) == 0 && !ferror(stdout))
             exit(EXIT_DONE);
-        fprintf(stderr, "cliente_c: standard output: %s\n", strerror(errno));
+        perror("cliente_c: standard output");
         exit(EXIT_SYSTEM);
     }
 
-    const char *format = given['f'] ? given['f'] : "raw";
-    const bool endless = given['o'] || given['s'];
     struct options o = {
-        .count = given['n'] ? parse_number("--count", given['n'], INT64_MAX)
-                 : endless  ? 0
-                            : 5000,
-        .timeout_ns = parse_seconds("--timeout", given['t'] ? given['t'] : "5"),
-        .wait = parse_wait(given['w'] ? given['w'] : "adaptive"),
+        .count = given['n']                 ? parse_count(given['n'])
+                 : given['o'] || given['s'] ? 0
+                                            : 5000,
+        .timeout_ns = parse_timeout(given['t'] ? given['t'] : "5"),
+        .wait = parse_choice("--wait", given['w'] ? given['w'] : "adaptive", wait_mode_names),
         .lossless = given['l'] || given['e'],
         .echo = given['e'],
         .verify = given['v'],
         .json = given['j'],
         .quiet = given['q'],
-        .ndjson = strcmp(format, "ndjson") == 0,
+        .ndjson = parse_choice("--format", given['f'] ? given['f'] : "raw", formats),
         .output = given['o'],
         .source = given['s'],
     };
-    if (!o.ndjson && strcmp(format, "raw") != 0)
-        usage_error("--format %s: not one of raw, ndjson", format);
     if (optind + 1 < argc)
         usage_error("%s: one NAME is enough", argv[optind + 1]);
     if (o.source && (o.output || o.echo || o.verify || o.lossless))

@@ -29,6 +29,7 @@ extern const char *const host_state_names[]; /* by enum host_state */
 struct segment {
     char name[SHM_NAME_SIZE];
     int fd;
+    uint64_t object_size; /* as the system says: at least size */
     void *base;
     size_t size;
     struct shm_header header; /* the private, checked copy; the shared one is not read again */
@@ -48,9 +49,9 @@ struct segment {
  *         SEGMENT_DIED may be different at the next try */
 enum segment_result segment_attach(struct segment *segment, const char *name);
 
-/* Fills in and checks the header of an object of this many bytes: the part of attach that looks at
- * foreign bytes only. Leaves the verdict in segment->why. */
-enum segment_result segment_check(struct segment *segment, const void *header, uint64_t size);
+/* Fills in and checks the header of what lies at base, in an object of object_size bytes: the part
+ * of attach that looks at foreign bytes only. */
+enum segment_result segment_check(struct segment *segment);
 
 /* @param now_ns  clock_now_ns(); call it at least every 100 ms while nothing comes */
 enum host_state segment_host(struct segment *segment, uint64_t now_ns);

@@ -34,6 +34,8 @@ static void *volatile guarded_base;
 static volatile size_t guarded_size;
 static volatile sig_atomic_t guarded_lost;
 
+#define REFUSE(segment, ...) say(segment, SEGMENT_REFUSED, "refused: " __VA_ARGS__)
+
 __attribute__((format(printf, 3, 4))) static enum segment_result
 say(struct segment *segment, enum segment_result result, const char *format, ...)
 {
@@ -62,6 +64,16 @@ bool process_is_gone(uint64_t pid)
     return after_name != NULL && strncmp(after_name, ") Z", 3) == 0;
 }
 
+/* ---- attach: its steps ---- */
+
+static void unmap(struct segment *segment)
+{
+    guarded_base = NULL;
+    if (segment->base != NULL)
+        munmap(segment->base, segment->size);
+    segment->base = NULL;
+}
+
 static enum segment_result open_object(struct segment *segment)
 {
     segment->fd = shm_open(segment->name, O_RDWR | OPEN_FLAGS, 0);
@@ -69,70 +81,77 @@ static enum segment_result open_object(struct segment *segment)
         return SEGMENT_OK;
     switch (errno) {
     case ENOENT:
-        return say(
-            segment, SEGMENT_ABSENT,
-            "no host: there is no such segment; start host.py first (in a container: both in "
-            "one, or with --ipc=host --pid=host)");
+        return say(segment, SEGMENT_ABSENT,
+                   "no host: there is no such segment; start host.py first (in a container: both "
+                   "in one, or with --ipc=host --pid=host)");
     case EACCES:
-    case EPERM:
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: it belongs to another user; run as the user who runs host.py");
+    case EPERM: return REFUSE(segment, "it belongs to another user; run both as one user");
     case EISDIR:
     case EINVAL: /* glibc, for a folder */
     case ELOOP:
-    case ENXIO:
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: not a shared memory object (a link, folder or socket has this name); "
-                   "remove it or choose another --name");
+    case ENXIO: return REFUSE(segment, "a link, folder or socket has this name; choose another");
     default: return say(segment, SEGMENT_ERROR, "shm_open: %s", strerror(errno));
     }
 }
 
-static enum segment_result stat_object(struct segment *segment, uint64_t *size)
+static enum segment_result stat_object(struct segment *segment)
 {
     struct stat found;
 
     if (fstat(segment->fd, &found) != 0)
         return say(segment, SEGMENT_ERROR, "fstat: %s", strerror(errno));
+    segment->object_size = (uint64_t)found.st_size;
     if (KNOWS_REGULAR && !S_ISREG(found.st_mode))
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: not a regular shared memory object; remove it or choose another name");
+        return REFUSE(segment, "not a regular shared memory object; choose another name");
     if (found.st_uid != geteuid() && found.st_uid != 0)
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: it belongs to user %lu, not to you or root; run as that user",
-                   (unsigned long)found.st_uid);
-    *size = (uint64_t)found.st_size;
-    if (*size == 0)
+        return REFUSE(segment, "it belongs to user %lu, not to you or root; run both as one user",
+                      (unsigned long)found.st_uid);
+    if (segment->object_size == 0)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting (size 0)");
-    if (*size < SHM_HEADER_SIZE)
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: %" PRIu64 " bytes, the header alone has %u; not made by host.py",
-                   *size, SHM_HEADER_SIZE);
+    if (segment->object_size < SHM_HEADER_SIZE)
+        return REFUSE(segment, "%" PRIu64 " bytes, the header alone has %u; not made by host.py",
+                      segment->object_size, SHM_HEADER_SIZE);
     return SEGMENT_OK;
 }
 
-enum segment_result segment_check(struct segment *segment, const void *bytes, uint64_t size)
+/* The header at first; once that is checked, all of it. */
+static enum segment_result map_object(struct segment *segment)
+{
+    const size_t size = segment->header.total_size ? segment->header.total_size : SHM_HEADER_SIZE;
+
+    unmap(segment);
+    void *base =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, segment->fd, 0);
+    if (base == MAP_FAILED)
+        return say(segment, SEGMENT_ERROR, "mmap of %zu bytes: %s", size, strerror(errno));
+    segment->base = base;
+    segment->size = size;
+    segment->status = (void *)((char *)segment->base + SHM_STATUS_AT);
+    guarded_lost = 0;
+    guarded_size = size;
+    guarded_base = segment->base;
+    return SEGMENT_OK;
+}
+
+enum segment_result segment_check(struct segment *segment)
 {
     struct shm_header *header = &segment->header;
     static const uint8_t none[8];
 
-    memcpy(header, bytes, sizeof *header); /* once: it may change under us */
-    const _Atomic uint32_t *state_at = (const void *)((const char *)bytes + SHM_STATUS_AT);
-    const uint32_t state = atomic_load_explicit(state_at, memory_order_acquire);
+    memcpy(header, segment->base, sizeof *header); /* once: it may change under us */
+    const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
     const bool blank = state == SHM_STARTING && memcmp(header->magic, none, sizeof none) == 0;
     if (!blank && memcmp(header->magic, SHM_MAGIC, sizeof header->magic) != 0)
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: not made by host.py (no %s at its begin); choose another name",
-                   SHM_MAGIC);
+        return REFUSE(segment, "not made by host.py (no %s at its begin); choose another name",
+                      SHM_MAGIC);
     if (state == SHM_STARTING)
         return say(segment, SEGMENT_STARTING, "its host has not finished starting");
     if (header->version == __builtin_bswap32(SHM_VERSION))
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: made by a machine of the other byte order; run both on one machine");
+        return REFUSE(segment,
+                      "made by a machine of the other byte order; run both on one machine");
     if (header->version != SHM_VERSION)
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: version %" PRIu32 ", this client reads %u; update the older side",
-                   header->version, SHM_VERSION);
+        return REFUSE(segment, "version %" PRIu32 ", this client reads %u; update the older side",
+                      header->version, SHM_VERSION);
 
     /* The first that is broken is the one to name. */
     const uint32_t slots = header->slot_count, stride = header->slot_stride;
@@ -157,39 +176,17 @@ enum segment_result segment_check(struct segment *segment, const void *bytes, ui
     };
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
         if (!rules[i].good)
-            return say(segment, SEGMENT_REFUSED,
-                       "refused: %s has an impossible value; its writer is broken, restart host.py",
-                       rules[i].field);
+            return REFUSE(segment, "%s has an impossible value; restart host.py", rules[i].field);
     /* >=, never ==: macOS rounds an object up to whole pages. */
-    if (size < header->total_size)
-        return say(segment, SEGMENT_REFUSED,
-                   "refused: truncated, %" PRIu64 " bytes of %" PRIu64 "; restart host.py", size,
-                   header->total_size);
+    if (segment->object_size < header->total_size)
+        return REFUSE(segment, "truncated, %" PRIu64 " bytes of %" PRIu64 "; restart host.py",
+                      segment->object_size, header->total_size);
     return SEGMENT_OK;
 }
 
-static enum segment_result map_bytes(struct segment *segment, size_t size, int protection,
-                                     int flags)
+static bool is_near(uint64_t beat_ns, uint64_t now_ns)
 {
-    segment->base = mmap(NULL, size, protection, MAP_SHARED | flags, segment->fd, 0);
-    if (segment->base == MAP_FAILED) {
-        segment->base = NULL;
-        return say(segment, SEGMENT_ERROR, "mmap of %zu bytes: %s", size, strerror(errno));
-    }
-    segment->size = size;
-    segment->status = (void *)((char *)segment->base + SHM_STATUS_AT);
-    guarded_lost = 0;
-    guarded_size = size;
-    guarded_base = segment->base;
-    return SEGMENT_OK;
-}
-
-static void unmap(struct segment *segment)
-{
-    guarded_base = NULL;
-    if (segment->base != NULL)
-        munmap(segment->base, segment->size);
-    segment->base = NULL;
+    return now_ns - beat_ns + SHM_SILENCE_NS <= 2 * SHM_SILENCE_NS;
 }
 
 /* Is there a host behind it? A heartbeat that is not of the last second is watched for three beats:
@@ -197,70 +194,52 @@ static void unmap(struct segment *segment)
 static enum segment_result check_alive(struct segment *segment)
 {
     const struct timespec step = {.tv_nsec = 2000000};
-    uint64_t now = clock_now_ns();
+    const uint64_t pid = segment->header.host_pid, begin_ns = clock_now_ns();
+    uint64_t now_ns = begin_ns;
 
-    if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
-        return say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
     segment->heartbeat_ns =
         atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
-    segment->moved_ns = segment->looked_ns = now;
-    if (now - segment->heartbeat_ns + SHM_SILENCE_NS <= 2 * SHM_SILENCE_NS)
-        return SEGMENT_OK;
-    for (const uint64_t end = now + 3 * SHM_HEARTBEAT_NS; now < end; now = clock_now_ns()) {
-        if (segment_host(segment, now) == HOST_LIVE && segment->foreign_clock)
+    segment->moved_ns = segment->looked_ns = now_ns;
+    while (segment_host(segment, now_ns) != HOST_CLOSED) {
+        if (is_near(segment->heartbeat_ns, now_ns) || segment->foreign_clock)
             return SEGMENT_OK;
+        if (now_ns - begin_ns > 3 * SHM_HEARTBEAT_NS) {
+            const bool gone = process_is_gone(pid);
+            return say(segment, gone ? SEGMENT_DIED : SEGMENT_STALLED,
+                       "its host (pid %" PRIu64 ") %s", pid,
+                       gone ? "died and left it behind; start host.py again, it replaces it"
+                            : "is stalled: silent for over a second; continue or restart it");
+        }
         nanosleep(&step, NULL);
+        now_ns = clock_now_ns();
     }
-    if (process_is_gone(segment->header.host_pid))
-        return say(segment, SEGMENT_DIED,
-                   "its host (pid %" PRIu64 ") died and left it behind; start host.py again, it "
-                   "replaces it",
-                   segment->header.host_pid);
-    return say(segment, SEGMENT_STALLED,
-               "its host (pid %" PRIu64 ") is stalled: it has not given a sign of life for over a "
-               "second; continue or restart it",
-               segment->header.host_pid);
-}
-
-/* Adds the time since *begin_ns to a step, and begins the next. */
-static void end_step(uint64_t *step_ns, uint64_t *begin_ns)
-{
-    const uint64_t now = clock_now_ns();
-
-    *step_ns += now - *begin_ns;
-    *begin_ns = now;
+    return say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
 }
 
 enum segment_result segment_attach(struct segment *segment, const char *name)
 {
-    uint64_t size = 0, begin_ns = clock_now_ns();
+    static const struct {
+        enum segment_result (*run)(struct segment *);
+        enum segment_step is;
+    } steps[] = {{open_object, STEP_OPEN},    {stat_object, STEP_STAT}, {map_object, STEP_MAP},
+                 {segment_check, STEP_CHECK}, {map_object, STEP_MAP},   {check_alive, STEP_CHECK}};
+    enum segment_result result = SEGMENT_OK;
+    uint64_t begin_ns = clock_now_ns();
 
     *segment = (struct segment){.fd = -1};
     memcpy(segment->name, name, strlen(name) + 1);
-    enum segment_result result = open_object(segment);
-    end_step(&segment->step_ns[STEP_OPEN], &begin_ns);
-    if (result == SEGMENT_OK)
-        result = stat_object(segment, &size);
-    end_step(&segment->step_ns[STEP_STAT], &begin_ns);
-    if (result == SEGMENT_OK)
-        result = map_bytes(segment, SHM_HEADER_SIZE, PROT_READ, 0);
-    end_step(&segment->step_ns[STEP_MAP], &begin_ns);
-    if (result == SEGMENT_OK)
-        result = segment_check(segment, segment->base, size);
-    end_step(&segment->step_ns[STEP_CHECK], &begin_ns);
-    if (result == SEGMENT_OK) {
-        unmap(segment);
-        result =
-            map_bytes(segment, segment->header.total_size, PROT_READ | PROT_WRITE, MAP_POPULATE);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && result == SEGMENT_OK; i++) {
+        result = steps[i].run(segment);
+        const uint64_t now_ns = clock_now_ns();
+        segment->step_ns[steps[i].is] += now_ns - begin_ns;
+        begin_ns = now_ns;
     }
-    end_step(&segment->step_ns[STEP_MAP], &begin_ns);
-    if (result == SEGMENT_OK)
-        result = check_alive(segment);
-    end_step(&segment->step_ns[STEP_CHECK], &begin_ns);
     if (result != SEGMENT_OK)
         segment_detach(segment);
     return result;
 }
+
+/* ---- once attached ---- */
 
 enum host_state segment_host(struct segment *segment, uint64_t now_ns)
 {
@@ -273,11 +252,8 @@ enum host_state segment_host(struct segment *segment, uint64_t now_ns)
     const uint64_t since_look_ns = now_ns - segment->looked_ns;
     segment->looked_ns = now_ns;
     if (beat != segment->heartbeat_ns) {
-        /* It moved since a look half a second ago at most, so it cannot be older than that ... */
-        const int64_t age_ns = (int64_t)(now_ns - beat);
-        if (since_look_ns < SHM_SILENCE_NS / 2 &&
-            (age_ns > (int64_t)SHM_SILENCE_NS || age_ns < -(int64_t)SHM_SILENCE_NS))
-            segment->foreign_clock = true; /* ... unless by another clock */
+        /* It moved since the last look: no older than that, or by another clock. */
+        segment->foreign_clock |= since_look_ns < SHM_SILENCE_NS / 2 && !is_near(beat, now_ns);
         segment->heartbeat_ns = beat;
         segment->moved_ns = now_ns;
         return HOST_LIVE;

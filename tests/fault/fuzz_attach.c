@@ -24,7 +24,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memset(bytes, 0, SHM_HEADER_SIZE);
     memcpy(bytes, data, size < SHM_HEADER_SIZE ? size : SHM_HEADER_SIZE);
-    const enum segment_result result = segment_check(&segment, bytes, object);
+    segment.base = bytes;
+    segment.status = (void *)(bytes + SHM_STATUS_AT);
+    segment.object_size = object;
+    const enum segment_result result = segment_check(&segment);
     if (result == SEGMENT_OK) {
         const struct shm_header *h = &segment.header;
         const uint64_t lane_size = (uint64_t)h->slot_count * h->slot_stride;

@@ -284,7 +284,10 @@ static int headers(uint64_t rounds)
         unsigned char *copy = aligned_alloc(SHM_BLOCK, SHM_HEADER_SIZE);
         CHECK(copy != NULL);
         memcpy(copy, base, SHM_HEADER_SIZE);
-        if (segment_check(&segment, copy, OBJECT) == SEGMENT_OK) {
+        segment.base = copy;
+        segment.status = status_of(copy);
+        segment.object_size = OBJECT;
+        if (segment_check(&segment) == SEGMENT_OK) {
             CHECK(segment.header.total_size <= OBJECT);
             unsigned char *whole = aligned_alloc(SHM_BLOCK, segment.header.total_size);
             CHECK(whole != NULL);

@@ -66,93 +66,78 @@ static const struct field {
     SHM_SAMPLE_FIELDS(FIELD)};
 enum { FIELDS = sizeof fields / sizeof fields[0] };
 
-#define FOR_EACH_FIELD                                                                             \
-    for (const struct field *field = fields; field < fields + FIELDS; field++)                     \
-        if (field->kind != KIND_pad)
-
 /* The shortest text that reads back as the same number; "null" where JSON has no word for it. */
-static int put_real(char *out, size_t room, double value, bool is_float)
+static int put_real(char *out, double value, bool is_float)
 {
     if (!isfinite(value))
-        return snprintf(out, room, "null");
-    const int length = snprintf(out, room, "%.*g", is_float ? 6 : 15, value);
+        return sprintf(out, "null");
+    const int length = sprintf(out, "%.*g", is_float ? 6 : 15, value);
     const double back = is_float ? (double)strtof(out, NULL) : strtod(out, NULL);
-    return back == value ? length : snprintf(out, room, "%.*g", is_float ? 9 : 17, value);
+    return back == value ? length : sprintf(out, "%.*g", is_float ? 9 : 17, value);
 }
 
-/* Number i of a field, as text. @return its length */
-static int put_number(char *out, size_t room, const struct field *field, const void *sample,
-                      size_t i)
+/* One number, or character: what JSON does not take as it is becomes \u00XX. @return its length */
+static int put_item(char *out, const struct field *field, const unsigned char *from)
 {
     union {
-        uint64_t u64;
-        uint32_t u32;
-        double f64;
-        float f32;
+        shm_u64 u64;
+        shm_u32 u32;
+        shm_f64 f64;
+        shm_f32 f32;
+        unsigned char text;
     } value;
 
-    memcpy(&value, (const char *)sample + field->offset + i * field->size, field->size);
+    memcpy(&value, from, field->size);
     switch (field->kind) {
-    case KIND_u64: return snprintf(out, room, "%" PRIu64, value.u64);
-    case KIND_u32: return snprintf(out, room, "%" PRIu32, value.u32);
-    case KIND_f64: return put_real(out, room, value.f64, false);
-    default: return put_real(out, room, (double)value.f32, true);
+    case KIND_u64: return sprintf(out, "%" PRIu64, value.u64);
+    case KIND_u32: return sprintf(out, "%" PRIu32, value.u32);
+    case KIND_f64: return put_real(out, value.f64, false);
+    case KIND_f32: return put_real(out, (double)value.f32, true);
+    default:
+        if (value.text < 0x20 || value.text > 0x7e || value.text == '"' || value.text == '\\')
+            return sprintf(out, "\\u%04x", value.text);
+        return sprintf(out, "%c", value.text);
     }
 }
 
-/* Characters up to the first NUL; whatever JSON does not take as it is becomes \u00XX. */
-static int put_text(char *out, const struct field *field, const void *sample)
+/* As JSON: a number, a list of them, or a string up to its first NUL. @return its length */
+static int put_field(char *out, const struct field *field, const struct shm_sample *sample)
 {
-    const unsigned char *text = (const unsigned char *)sample + field->offset;
-    char *to = out;
+    const unsigned char *from = (const unsigned char *)sample + field->offset;
+    const bool text = field->kind == KIND_text, list = !text && field->count > 1;
+    char *to = out + sprintf(out, "%s", text ? "\"" : list ? "[" : "");
 
-    for (size_t i = 0; i < field->count && text[i] != 0; i++)
-        if (text[i] < 0x20 || text[i] > 0x7e || text[i] == '"' || text[i] == '\\')
-            to += snprintf(to, 7, "\\u%04x", text[i]);
-        else
-            *to++ = (char)text[i];
-    *to = '\0';
-    return (int)(to - out);
+    for (size_t i = 0; i < field->count && !(text && *from == 0); i++, from += field->size) {
+        to += sprintf(to, "%s", list && i > 0 ? ", " : "");
+        to += put_item(to, field, from);
+    }
+    return (int)(to + sprintf(to, "%s", text ? "\"" : list ? "]" : "") - out);
 }
 
 void payload_print(FILE *out, const struct shm_sample *sample)
 {
-    char text[6 * sizeof *sample + 32];
+    char text[PAYLOAD_JSON_SIZE];
 
-    FOR_EACH_FIELD
-    {
-        fprintf(out, "  %-12s", field->name);
-        if (field->kind == KIND_text && put_text(text, field, sample) >= 0)
-            fprintf(out, " %s", text);
-        else
-            for (size_t i = 0; i < field->count; i++)
-                if (put_number(text, sizeof text, field, sample, i) > 0)
-                    fprintf(out, " %s", text);
-        fprintf(out, "%s%s\n", field->unit[0] != '\0' ? " " : "", field->unit);
-    }
+    for (const struct field *field = fields; field < fields + FIELDS; field++)
+        if (field->kind != KIND_pad && put_field(text, field, sample) > 0)
+            fprintf(out, "  %-12s %s%s%s\n", field->name, text, *field->unit ? " " : "",
+                    field->unit);
 }
 
 size_t payload_json(char *out, const struct lane_message *message)
 {
-    char *to = out;
     struct shm_sample sample;
+    char *to = out;
 
-    to += snprintf(to, 128,
-                   "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
-                   message->n, message->timestamp_ns, message->length);
+    to += sprintf(to, "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
+                  message->n, message->timestamp_ns, message->length);
     if (message->length >= sizeof sample) {
         memcpy(&sample, message->payload, sizeof sample);
-        FOR_EACH_FIELD
-        {
-            const bool text = field->kind == KIND_text, list = !text && field->count > 1;
-            to += sprintf(to, ", \"%s\": %s", field->name, text ? "\"" : list ? "[" : "");
-            if (text)
-                to += put_text(to, field, &sample);
-            for (size_t i = 0; !text && i < field->count; i++) {
-                to += sprintf(to, "%s", i > 0 ? ", " : "");
-                to += put_number(to, 26, field, &sample, i);
-            }
-            to += sprintf(to, "%s", text ? "\"" : list ? "]" : "");
+        for (const struct field *field = fields; field < fields + FIELDS; field++) {
+            if (field->kind == KIND_pad)
+                continue;
+            to += sprintf(to, ", \"%s\": ", field->name);
+            to += put_field(to, field, &sample);
         }
     }
     return (size_t)(to + sprintf(to, "}\n") - out);

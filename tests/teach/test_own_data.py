@@ -63,9 +63,9 @@ class OwnData(PairTest):
         n = int(re.search(r"n (\d+)", shown["slot"]).group(1))
         it = trade(n)
         self.assertEqual({name: shown[name] for name in it},
-                         {"index": str(n), "time_s": f"{n * 0.001:g} s", "symbol": "ACME",
+                         {"index": str(n), "time_s": f"{n * 0.001:g} s", "symbol": '"ACME"',
                           "price": f"{it['price']:g} USD", "size": f"{it['size']} shares",
-                          "side": it["side"]})
+                          "side": f'"{it["side"]}"'})
         # Every byte of every message, and behind the trade the pattern goes on.
         for size in ("64", "1000"):
             report = json.loads(self.trades(["--rate", "5000", "--count", "1000", "--size", size],

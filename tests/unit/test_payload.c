@@ -90,9 +90,10 @@ int main(void)
         (void)!fread(text, 1, sizeof text - 1, out);
         fclose(out);
         CHECK(strstr(text, "  index        18446744073709551615\n") != NULL);
-        CHECK(strstr(text,
-                     "  gyro         -1.17549435e-38 -1.17549435e-38 -1.17549435e-38 rad/s\n") !=
-              NULL);
+        CHECK(
+            strstr(text,
+                   "  gyro         [-1.17549435e-38, -1.17549435e-38, -1.17549435e-38] rad/s\n") !=
+            NULL);
         CHECK(strstr(text, "zero") == NULL); /* a pad is nothing to show */
     }
     return unit_end();

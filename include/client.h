@@ -53,7 +53,7 @@ struct client {
     enum lane_result claim; /* what the last try said, ... */
     uint32_t other;         /* ... and who holds the place */
     FILE *text;             /* statistics: stdout, unless the payloads go there */
-    int output, source;     /* --output, --source: descriptors, or -1 */
+    int file;               /* the descriptor of --output, or of --source */
     bool regular;           /* such a file is never full, nor empty, for the moment */
     char *stage;            /* what --output gets, where it is not written from the slot */
     uint64_t next_live_ns;  /* UINT64_MAX: no live line */
@@ -65,6 +65,9 @@ extern volatile sig_atomic_t client_stop; /* a signal came: its number */
 /* One line on standard error: program, segment, what. EXIT_DONE: it goes on all the same. */
 __attribute__((format(printf, 3, 4))) enum end client_say(struct client *c, enum exit_code code,
                                                           const char *format, ...);
+
+/* Is there a reason to end? Call it now and then; what is new about the host is said. */
+enum end client_look(struct client *c, uint64_t now_ns);
 
 /* Until ready(c), or a reason to end. next: the message to sleep for; 0: nothing to sleep on. */
 enum end client_wait(struct client *c, bool (*ready)(struct client *), uint64_t next);

@@ -47,12 +47,6 @@ enum end client_say(struct client *c, enum exit_code code, const char *format, .
 
 /* ---- waiting, with an eye on the host ---- */
 
-static enum end host_ended(struct client *c, enum host_state host)
-{
-    c->report.host = host;
-    return END_HOST;
-}
-
 static bool readable(struct client *c)
 {
     return lane_readable(&c->down);
@@ -65,39 +59,53 @@ static bool claim_settled(struct client *c)
     return c->claim != LANE_PENDING && (c->claim != LANE_BUSY || !process_is_gone(c->other));
 }
 
+enum end client_look(struct client *c, uint64_t now_ns)
+{
+    const enum host_state before = c->report.host, host = segment_host(&c->segment, now_ns);
+
+    c->report.host = host;
+    if (client_stop)
+        return END_DONE;
+    if (lane_dropped(&c->down))
+        return END_DROPPED;
+    if (host != HOST_LIVE && host != HOST_STALLED)
+        return END_HOST;
+    if (host != before)
+        client_say(c, EXIT_DONE, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
+                   host == HOST_LIVE ? "goes on"
+                                     : "is stalled: no sign of life for over a second; waiting");
+    return GO_ON;
+}
+
 enum end client_wait(struct client *c, bool (*ready)(struct client *), uint64_t next)
 {
     struct waiter *w = &c->waiter;
+    enum end end = GO_ON;
 
     if (ready(c)) /* it keeps what it knows of the wait before this one */
         return GO_ON;
     waiter_begin(w);
     while (!ready(c)) {
+        if (end != GO_ON) /* not at once: what came before the end still counts */
+            return end;
         if (!waiter_pause(w, next))
             continue;
-        if (client_stop)
-            return END_DONE;
         if (w->trouble != NULL)
             client_say(c, EXIT_DONE, "%s", w->trouble);
         w->trouble = NULL;
-        if (lane_dropped(&c->down))
-            return END_DROPPED;
-        const enum host_state host = segment_host(&c->segment, w->now_ns);
-        if (host == HOST_SHRUNK)
-            return host_ended(c, host);
-        if (host == HOST_CLOSED || host == HOST_DIED) /* what it published before still counts */
-            return ready(c) ? GO_ON : host_ended(c, host);
-        if (host != c->report.host) {
-            c->report.host = host;
-            client_say(c, EXIT_DONE, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
-                       host == HOST_STALLED
-                           ? "is stalled: no sign of life for over a second; waiting"
-                           : "goes on");
-        }
-        if (w->now_ns - w->since_ns >= c->options.timeout_ns)
-            return ready(c) ? GO_ON : END_SILENT;
+        end = client_look(c, w->now_ns);
+        if (end == GO_ON && w->now_ns - w->since_ns >= c->options.timeout_ns)
+            end = END_SILENT;
     }
     return GO_ON;
+}
+
+static enum end end_of(enum lane_result result)
+{
+    return result == LANE_OK        ? GO_ON
+           : result == LANE_DROPPED ? END_DROPPED
+           : result == LANE_LAPPED  ? END_LAPPED
+                                    : END_DAMAGED;
 }
 
 /* ---- attach ---- */
@@ -107,7 +115,7 @@ static enum end attach(struct client *c)
 {
     const struct options *o = &c->options;
     const struct shm_header *header = &c->segment.header;
-    const uint64_t begin = clock_now_ns(), deadline = begin + o->timeout_ns;
+    const uint64_t begin_ns = clock_now_ns();
     struct timespec step = {.tv_nsec = 1000000};
     enum segment_result result;
 
@@ -118,20 +126,18 @@ static enum end attach(struct client *c)
             return client_say(c, EXIT_REFUSED, "%s", c->segment.why);
         if (result == SEGMENT_ERROR)
             return client_say(c, EXIT_SYSTEM, "%s", c->segment.why);
-        if (clock_now_ns() >= deadline)
+        if (clock_now_ns() - begin_ns >= o->timeout_ns)
             return client_say(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST,
                               "%s (waited %g s)", c->segment.why, (double)o->timeout_ns * 1e-9);
         nanosleep(&step, NULL);
         if (step.tv_nsec < 16000000)
             step.tv_nsec *= 2;
     }
-    if (lane_open(&c->down, c->segment.base, header, SHM_DOWN) != LANE_OK ||
-        lane_open(&c->up, c->segment.base, header, SHM_UP) != LANE_OK)
-        return END_DAMAGED;
+    /* What they find is looked at where the run begins, at the heads of that moment. */
+    lane_open(&c->down, c->segment.base, header, SHM_DOWN);
+    lane_open(&c->up, c->segment.base, header, SHM_UP);
     if (o->ndjson && header->payload_kind != SHM_SAMPLE)
-        return client_say(c, EXIT_USAGE,
-                          "this host sends raw payloads, which have no fields; use "
-                          "--format raw");
+        return client_say(c, EXIT_USAGE, "raw payloads have no fields; use --format raw");
     if ((o->echo || o->source) && !lane_has_consumer(&c->up))
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
                           o->echo ? "--echo" : "--sink FILE");
@@ -142,7 +148,7 @@ static enum end attach(struct client *c)
             return client_say(c, EXIT_SYSTEM, "no memory for a message of %zu bytes", room);
     }
     waiter_init(&c->waiter, o->wait, c->down.shared, header->flags & SHM_FLAG_BARRIER);
-    c->report.attach_total_ns = clock_now_ns() - begin;
+    c->report.attach_total_ns = clock_now_ns() - begin_ns;
     if (!o->quiet && !o->json)
         report_attached(c->text, &c->segment);
     return GO_ON;
@@ -151,24 +157,18 @@ static enum end attach(struct client *c)
 /* From here on messages are promised: to a reader, or to the one consumer. */
 static enum end begin(struct client *c)
 {
-    const struct options *o = &c->options;
-
-    if (!o->lossless && !o->source)
-        return lane_attach(&c->down) == LANE_OK ? GO_ON : END_DAMAGED;
+    if (!c->options.lossless && !c->options.source)
+        return end_of(lane_attach(&c->down));
     const enum end end = client_wait(c, claim_settled, 0);
     if ((end == GO_ON || end == END_SILENT) && c->claim == LANE_BUSY)
         return client_say(c, EXIT_REFUSED,
-                          "refused: client pid %" PRIu32
-                          " is the one consumer already; end that one, or "
+                          "refused: client pid %" PRIu32 " is the one consumer already; end it, or "
                           "read beside it without --lossless, --echo and --source",
                           c->other);
-    if (end != GO_ON)
-        return end;
-    if (c->claim != LANE_OK)
-        return c->claim == LANE_DROPPED ? END_DROPPED : END_DAMAGED;
+    if (end != GO_ON || c->claim != LANE_OK)
+        return end != GO_ON ? end : end_of(c->claim);
     /* Behind the claim: a sender before us may still have been sending. */
-    return lane_open(&c->up, c->segment.base, &c->segment.header, SHM_UP) == LANE_OK ? GO_ON
-                                                                                     : END_DAMAGED;
+    return end_of(lane_open(&c->up, c->segment.base, &c->segment.header, SHM_UP));
 }
 
 /* ---- the loop ---- */
@@ -234,19 +234,15 @@ static enum end receive(struct client *c)
             const uint64_t now = clock_now_ns();
             since_ns = since_ns ? since_ns : now;
             if (now - since_ns > c->options.timeout_ns + SHM_SILENCE_NS)
-                return result == LANE_LAPPED ? END_LAPPED : END_DAMAGED;
+                return end_of(result);
         }
-        switch (result) {
-        case LANE_EMPTY:
-        case LANE_PENDING:
+        if (result == LANE_EMPTY || result == LANE_PENDING) {
             end = client_wait(c, readable, lane->next);
             /* Said to be there, but never whole: no host does that for so long. */
             if (end == END_SILENT && lane_next(lane, &message) == LANE_PENDING)
-                return END_DAMAGED;
-            break;
-        case LANE_LAPPED: break;
-        case LANE_DROPPED: return END_DROPPED;
-        default: return END_DAMAGED;
+                end = END_DAMAGED;
+        } else if (result != LANE_LAPPED) {
+            end = end_of(result);
         }
         if (end != GO_ON)
             return end;
@@ -258,37 +254,30 @@ static enum end receive(struct client *c)
 
 static void conclude(struct client *c, enum end end)
 {
-    struct report *r = &c->report;
+    const struct report *r = &c->report;
+    const uint64_t pid = c->segment.header.host_pid;
 
     /* The zeros in place of its pages can look like many another end. */
     if (end != END_DONE && r->host == HOST_SHRUNK)
         client_say(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
     else if (end == END_HOST && r->host == HOST_DIED)
-        client_say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again",
-                   c->segment.header.host_pid);
-    else if (end == END_HOST && c->options.source && lane_unread(&c->up) > 0)
+        client_say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again", pid);
+    else if (end == END_HOST && r->sending && lane_unread(&c->up) > 0)
         client_say(c, EXIT_DATA, "the host closed before it took everything");
-    else if (end == END_SILENT && r->host == HOST_STALLED)
-        client_say(c, EXIT_NO_HOST,
-                   "the host (pid %" PRIu64 ") is stalled: silent for %g s; continue or restart it",
-                   c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
     else if (end == END_SILENT)
-        client_say(c, EXIT_NO_HOST,
-                   r->sending ? "the host (pid %" PRIu64
-                                ") lives, but took nothing for %g s; see --timeout"
-                              : "the host (pid %" PRIu64
-                                ") lives, but sent nothing for %g s; see --timeout",
-                   c->segment.header.host_pid, (double)c->options.timeout_ns * 1e-9);
+        client_say(c, EXIT_NO_HOST, "the host (pid %" PRIu64 ") %s for %g s; see --timeout", pid,
+                   r->host == HOST_STALLED ? "is stalled (continue or restart it): silent"
+                   : r->sending            ? "lives, but took nothing"
+                                           : "lives, but sent nothing",
+                   (double)c->options.timeout_ns * 1e-9);
     else if (end == END_DROPPED)
-        client_say(
-            c, EXIT_DATA,
-            "the host dropped this client: it had not moved for the host's --stall-timeout, or its "
-            "pid is unknown there; read faster, raise that, or in a container add --pid=host");
+        client_say(c, EXIT_DATA,
+                   "the host dropped this client: it had not moved for --stall-timeout, or its pid "
+                   "is unknown there; read faster, raise that, or in a container add --pid=host");
     else if (end == END_LAPPED)
         client_say(c, EXIT_DATA,
                    "each message was overwritten before it was read, %" PRIu64
-                   " of them; more --slots, a "
-                   "lower --rate, or --lossless",
+                   " of them; more --slots, a lower --rate, or --lossless",
                    c->down.lost);
     else if (end == END_DAMAGED)
         client_say(c, EXIT_REFUSED,
@@ -303,44 +292,41 @@ static void conclude(struct client *c, enum end end)
 
 static void run(struct client *c)
 {
+    const struct options *o = &c->options;
     struct report *r = &c->report;
 
     r->segment = &c->segment;
     r->lane = &c->down;
     r->waiter = &c->waiter;
-    r->sending = c->options.source != NULL;
+    r->sending = o->source != NULL;
     r->clock = clock_measure();
     latency_reset(&r->seen);
     latency_reset(&r->due);
-    enum end end = attach(c);
-    const bool attached = end == GO_ON;
-    if (attached && report_on_terminal(c->text) && !c->options.quiet && !c->options.json)
+    if (attach(c) != GO_ON)
+        return;
+    if (!o->quiet && !o->json && report_on_terminal(c->text))
         c->next_live_ns = clock_now_ns() + 500000000u;
     getrusage(RUSAGE_SELF, &r->begin_usage);
     r->begin_ns = clock_now_ns();
-    if (attached) /* last: what is published from here on is timed */
-        end = begin(c);
+    enum end end = begin(c); /* last: what is published from here on is timed */
     r->began = c->down.next - 1;
     /* Only now: what is in FILE may be the work of a client that we would have disturbed. */
-    if (end == GO_ON && c->output > STDERR_FILENO && ftruncate(c->output, 0) != 0 &&
+    if (end == GO_ON && o->output && c->file > STDERR_FILENO && ftruncate(c->file, 0) != 0 &&
         errno != EINVAL)
-        end = client_say(c, EXIT_SYSTEM, "truncate %s: %s", c->options.output, strerror(errno));
+        end = client_say(c, EXIT_SYSTEM, "truncate %s: %s", o->output, strerror(errno));
     if (end == GO_ON)
         end = r->sending ? transfer_send(c) : receive(c);
     r->end_ns = clock_now_ns();
     getrusage(RUSAGE_SELF, &r->end_usage);
     r->foreign_clock |= c->segment.foreign_clock;
-    if (attached && end != END_HOST)
+    if (end != END_HOST)
         r->host = segment_host(&c->segment, r->end_ns);
-    if (attached) /* before anything is printed: a host may be waiting for us */
-        lane_leave(&c->down);
+    lane_leave(&c->down); /* before anything is printed: a host may be waiting for us */
     conclude(c, end);
-    if (attached && c->exit_code != EXIT_REFUSED && c->options.json)
+    if (o->json)
         report_json(stdout, r);
-    else if (attached && !c->options.quiet)
+    else if (!o->quiet)
         report_text(c->text, r);
-    segment_detach(&c->segment);
-    free(c->stage);
 }
 
 int main(int argc, char **argv)
@@ -379,6 +365,8 @@ int main(int argc, char **argv)
     transfer_open(&c);
     if (c.exit_code == EXIT_DONE && !client_stop)
         run(&c);
+    segment_detach(&c.segment);
+    free(c.stage);
     transfer_close(&c);
     /* Beside --output - the text is a remark, on standard error. */
     if (!to_stdout && (fflush(stdout) != 0 || ferror(stdout)) && c.exit_code == EXIT_DONE)

@@ -14,50 +14,48 @@
 /* Nothing here waits in a system call that would sit out a signal: who waits for a pipe polls. */
 #define POLL_MS 50
 
+static const char *path_of(const struct client *c)
+{
+    return c->options.source ? c->options.source : c->options.output;
+}
+
 static enum end failed(struct client *c, const char *what, int error)
 {
-    const char *path = c->options.source ? c->options.source : c->options.output;
-
     if (error == EFAULT) { /* how the kernel meets pages that are gone */
         c->report.host = HOST_SHRUNK;
         return END_HOST;
     }
-    return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, path, strerror(error));
-}
-
-static int open_file(struct client *c, const char *path, int flags, int standard)
-{
-    struct stat found;
-
-    if (path == NULL)
-        return -1;
-    int fd = strcmp(path, "-") != 0 ? open(path, flags | O_CLOEXEC, 0666) : standard;
-    if (fd == STDIN_FILENO && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
-        errno = EBADF; /* closed: main has put something there that cannot be read */
-        fd = -1;
-    }
-    if (fd >= 0)
-        c->regular = fstat(fd, &found) == 0 && S_ISREG(found.st_mode);
-    else if (!client_stop) /* a FIFO waits for its other end */
-        failed(c, "open", errno);
-    return fd;
+    return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, path_of(c),
+                      strerror(error));
 }
 
 void transfer_open(struct client *c)
 {
-    c->output = open_file(c, c->options.output, O_WRONLY | O_CREAT, STDOUT_FILENO);
-    c->source = open_file(c, c->options.source, O_RDONLY, STDIN_FILENO);
+    const bool sends = c->options.source != NULL;
+    const char *path = path_of(c);
+    struct stat found;
+
+    c->file = sends ? STDIN_FILENO : STDOUT_FILENO;
+    if (path == NULL)
+        return;
+    if (strcmp(path, "-") != 0)
+        c->file = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
+    else if (sends && (fcntl(c->file, F_GETFL) & O_ACCMODE) == O_WRONLY)
+        failed(c, "open", EBADF);    /* closed: main has put something there that cannot be read */
+    if (c->file < 0 && !client_stop) /* a FIFO waits for its other end */
+        failed(c, "open", errno);
+    c->regular = fstat(c->file, &found) == 0 && S_ISREG(found.st_mode);
 }
 
 void transfer_close(struct client *c)
 {
-    if (c->output > STDERR_FILENO && close(c->output) != 0)
+    if (c->file > STDERR_FILENO && close(c->file) != 0)
         failed(c, "close", errno);
 }
 
-static bool is_ready(const struct client *c, int fd, short events)
+static bool is_ready(const struct client *c, short events)
 {
-    struct pollfd ready = {.fd = fd, .events = events};
+    struct pollfd ready = {.fd = c->file, .events = events};
 
     return c->regular || poll(&ready, 1, POLL_MS) > 0;
 }
@@ -66,7 +64,7 @@ static enum end write_all(struct client *c, const char *from, size_t length)
 {
     while (length > 0) {
         const size_t step = c->regular || length < PIPE_BUF ? length : PIPE_BUF;
-        const ssize_t written = is_ready(c, c->output, POLLOUT) ? write(c->output, from, step) : 0;
+        const ssize_t written = is_ready(c, POLLOUT) ? write(c->file, from, step) : 0;
         if (written < 0 && errno != EINTR && errno != EAGAIN)
             return failed(c, "write", errno);
         if (written <= 0 && client_stop)
@@ -137,26 +135,19 @@ enum end transfer_send(struct client *c)
 {
     struct report *const r = &c->report;
 
-    /* An empty message ends the stream: nobody could tell a finished sender from a dead one else.
-     */
+    /* An empty message ends the stream: else nobody could tell the end from a dead sender. */
     for (ssize_t length = 1; length != 0;) {
         unsigned char *payload;
         const bool more = c->options.count == 0 || r->messages < c->options.count;
-        const enum end end = client_stop ? END_DONE : client_wait(c, writable, 0);
+        enum end end = client_wait(c, writable, 0);
+        do /* a quiet source; meanwhile the host may go */
+            end = end == GO_ON ? client_look(c, clock_now_ns()) : end;
+        while (end == GO_ON && more && !is_ready(c, POLLIN));
         if (end != GO_ON)
             return end;
-        do { /* a quiet source; meanwhile the host may go */
-            r->host = segment_host(&c->segment, clock_now_ns());
-            if (client_stop)
-                return END_DONE;
-            if (lane_dropped(&c->down))
-                return END_DROPPED;
-            if (r->host != HOST_LIVE && r->host != HOST_STALLED)
-                return END_HOST;
-        } while (more && !is_ready(c, c->source, POLLIN));
         if (lane_reserve(&c->up, &payload) != LANE_OK)
             continue;
-        length = more ? read(c->source, payload, c->up.capacity) : 0;
+        length = more ? read(c->file, payload, c->up.capacity) : 0;
         if (length < 0 && errno != EINTR)
             return failed(c, "read", errno);
         if (lane_dropped(&c->down)) /* another may be sending already */

@@ -61,9 +61,9 @@ static bool claim_settled(struct client *c)
 
 enum end client_look(struct client *c, uint64_t now_ns)
 {
-    const enum host_state before = c->report.host, host = segment_host(&c->segment, now_ns);
+    const enum host_state before = c->host, host = segment_host(&c->segment, now_ns);
 
-    c->report.host = host;
+    c->host = host;
     if (client_stop)
         return END_DONE;
     if (lane_dropped(&c->down))
@@ -137,7 +137,8 @@ static enum end attach(struct client *c)
     lane_open(&c->down, c->segment.base, header, SHM_DOWN);
     lane_open(&c->up, c->segment.base, header, SHM_UP);
     if (o->ndjson && header->payload_kind != SHM_SAMPLE)
-        return client_say(c, EXIT_USAGE, "raw payloads have no fields; use --format raw");
+        return client_say(c, EXIT_USAGE,
+                          "this host sends raw payloads, which have no fields; use --format raw");
     if ((o->echo || o->source) && !lane_has_consumer(&c->up))
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
                           o->echo ? "--echo" : "--sink FILE");
@@ -148,9 +149,9 @@ static enum end attach(struct client *c)
             return client_say(c, EXIT_SYSTEM, "no memory for a message of %zu bytes", room);
     }
     waiter_init(&c->waiter, o->wait, c->down.shared, header->flags & SHM_FLAG_BARRIER);
-    c->report.attach_total_ns = clock_now_ns() - begin_ns;
+    c->attach_total_ns = clock_now_ns() - begin_ns;
     if (!o->quiet && !o->json)
-        report_attached(c->text, &c->segment);
+        report_attached(c);
     return GO_ON;
 }
 
@@ -175,33 +176,30 @@ static enum end begin(struct client *c)
 
 static void record(struct client *c, const struct lane_message *message, uint64_t now)
 {
-    struct report *const r = &c->report;
-
     waiter_found(&c->waiter, message, now);
-    if (r->messages++ == 0) {
-        r->first_seen_ns = now;
-        r->first = *message;
+    if (c->messages++ == 0) {
+        c->first_seen_ns = now;
+        c->first = *message;
     }
-    r->bytes += message->length;
-    r->last_seen_ns = now;
+    c->bytes += message->length;
+    c->last_seen_ns = now;
     /* A time stamp a few ns ahead of a clock read on another CPU is age 0. */
-    latency_record(&r->seen, now > message->timestamp_ns ? now - message->timestamp_ns : 0);
-    latency_record(&r->due, now > message->due_ns ? now - message->due_ns : 0);
+    latency_record(&c->seen, now > message->timestamp_ns ? now - message->timestamp_ns : 0);
+    latency_record(&c->due, now > message->due_ns ? now - message->due_ns : 0);
     if (message->timestamp_ns > now && message->timestamp_ns - now > SHM_SILENCE_NS)
-        r->foreign_clock = true;
+        c->foreign_clock = true;
     if (now >= c->next_live_ns) {
-        report_live(c->text, r, now);
+        report_live(c, now);
         c->next_live_ns = now + 1000000000u;
     }
 }
 
 static enum end receive(struct client *c)
 {
-    struct report *const r = &c->report;
     struct lane *const lane = &c->down;
     const bool plain = !c->options.verify && !c->options.echo && c->options.output == NULL &&
                        !(c->segment.header.flags & SHM_FLAG_CRC);
-    const size_t room = sizeof r->first_payload;
+    const size_t room = sizeof c->first_payload;
     struct lane_message message;
     uint64_t empty = 0, since_ns = 0; /* since when all looks were in vain */
 
@@ -210,8 +208,8 @@ static enum end receive(struct client *c)
         enum lane_result result = lane_next(lane, &message);
         if (result == LANE_OK) {
             const uint64_t now = clock_now_ns();
-            if (r->messages == 0) /* before lane_confirm vouches for it */
-                memcpy(&r->first_payload, message.payload,
+            if (c->messages == 0) /* before lane_confirm vouches for it */
+                memcpy(&c->first_payload, message.payload,
                        message.length < room ? message.length : room);
             if (plain)
                 result = lane_confirm(lane, &message);
@@ -224,7 +222,7 @@ static enum end receive(struct client *c)
             if (result == LANE_OK) {
                 since_ns = 0;
                 record(c, &message, now);
-                if (r->messages == c->options.count)
+                if (c->messages == c->options.count)
                     return END_DONE;
                 continue;
             }
@@ -254,20 +252,19 @@ static enum end receive(struct client *c)
 
 static void conclude(struct client *c, enum end end)
 {
-    const struct report *r = &c->report;
     const uint64_t pid = c->segment.header.host_pid;
 
     /* The zeros in place of its pages can look like many another end. */
-    if (end != END_DONE && r->host == HOST_SHRUNK)
+    if (end != END_DONE && c->host == HOST_SHRUNK)
         client_say(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
-    else if (end == END_HOST && r->host == HOST_DIED)
+    else if (end == END_HOST && c->host == HOST_DIED)
         client_say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again", pid);
-    else if (end == END_HOST && r->sending && lane_unread(&c->up) > 0)
+    else if (end == END_HOST && c->options.source && lane_unread(&c->up) > 0)
         client_say(c, EXIT_DATA, "the host closed before it took everything");
     else if (end == END_SILENT)
         client_say(c, EXIT_NO_HOST, "the host (pid %" PRIu64 ") %s for %g s; see --timeout", pid,
-                   r->host == HOST_STALLED ? "is stalled (continue or restart it): silent"
-                   : r->sending            ? "lives, but took nothing"
+                   c->host == HOST_STALLED ? "is stalled (continue or restart it): silent"
+                   : c->options.source     ? "lives, but took nothing"
                                            : "lives, but sent nothing",
                    (double)c->options.timeout_ns * 1e-9);
     else if (end == END_DROPPED)
@@ -283,9 +280,9 @@ static void conclude(struct client *c, enum end end)
         client_say(c, EXIT_REFUSED,
                    "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
                    c->down.next);
-    if (c->exit_code == EXIT_DONE && (r->crc_errors || r->verify_errors))
+    if (c->exit_code == EXIT_DONE && (c->crc_errors || c->verify_errors))
         client_say(c, EXIT_DATA, "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check",
-                   r->crc_errors, r->verify_errors);
+                   c->crc_errors, c->verify_errors);
     if (c->exit_code == EXIT_DONE && c->down.lost && c->options.lossless)
         client_say(c, EXIT_DATA, "%" PRIu64 " messages were lost", c->down.lost);
 }
@@ -293,40 +290,35 @@ static void conclude(struct client *c, enum end end)
 static void run(struct client *c)
 {
     const struct options *o = &c->options;
-    struct report *r = &c->report;
 
-    r->segment = &c->segment;
-    r->lane = &c->down;
-    r->waiter = &c->waiter;
-    r->sending = o->source != NULL;
-    r->clock = clock_measure();
-    latency_reset(&r->seen);
-    latency_reset(&r->due);
+    c->clock = clock_measure();
+    latency_reset(&c->seen);
+    latency_reset(&c->due);
     if (attach(c) != GO_ON)
         return;
     if (!o->quiet && !o->json && report_on_terminal(c->text))
         c->next_live_ns = clock_now_ns() + 500000000u;
-    getrusage(RUSAGE_SELF, &r->begin_usage);
-    r->begin_ns = clock_now_ns();
+    getrusage(RUSAGE_SELF, &c->begin_usage);
+    c->begin_ns = clock_now_ns();
     enum end end = begin(c); /* last: what is published from here on is timed */
-    r->began = c->down.next - 1;
+    c->began = c->down.next - 1;
     /* Only now: what is in FILE may be the work of a client that we would have disturbed. */
     if (end == GO_ON && o->output && c->file > STDERR_FILENO && ftruncate(c->file, 0) != 0 &&
         errno != EINVAL)
         end = client_say(c, EXIT_SYSTEM, "truncate %s: %s", o->output, strerror(errno));
     if (end == GO_ON)
-        end = r->sending ? transfer_send(c) : receive(c);
-    r->end_ns = clock_now_ns();
-    getrusage(RUSAGE_SELF, &r->end_usage);
-    r->foreign_clock |= c->segment.foreign_clock;
+        end = c->options.source ? transfer_send(c) : receive(c);
+    c->end_ns = clock_now_ns();
+    getrusage(RUSAGE_SELF, &c->end_usage);
+    c->foreign_clock |= c->segment.foreign_clock;
     if (end != END_HOST)
-        r->host = segment_host(&c->segment, r->end_ns);
+        c->host = segment_host(&c->segment, c->end_ns);
     lane_leave(&c->down); /* before anything is printed: a host may be waiting for us */
     conclude(c, end);
     if (o->json)
-        report_json(stdout, r);
+        report_json(c);
     else if (!o->quiet)
-        report_text(c->text, r);
+        report_text(c);
 }
 
 int main(int argc, char **argv)

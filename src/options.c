@@ -132,7 +132,7 @@ struct options options_parse(int argc, char **argv)
     else if (given[VERSION_ASKED])
         printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
     else if (given[LAYOUT])
-        report_layout(stdout);
+        report_layout();
     if (given['h'] || given[VERSION_ASKED] || given[LAYOUT]) {
         if (fflush(stdout) == 0 && !ferror(stdout))
             exit(EXIT_DONE);

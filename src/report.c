@@ -1,11 +1,10 @@
 #define _GNU_SOURCE
-#include "report.h"
-
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "client.h"
 #include "payload.h"
 
 #define LINE_WIDTH 79 /* a terminal of 80 columns, and none to spare for the cursor */
@@ -53,49 +52,53 @@ static struct words size_of(uint64_t bytes)
     return scaled((double)bytes, 1024, units);
 }
 
-void report_attached(FILE *out, const struct segment *segment)
+void report_attached(const struct client *c)
 {
-    const struct shm_header *header = &segment->header;
+    const struct shm_header *header = &c->segment.header;
 
-    heading(out, "attached");
-    fprintf(out, "  segment      %s   %s\n", segment->name, size_of(header->total_size).text);
-    fprintf(out, "  each lane    %u slots of %u B%s\n", header->slot_count,
+    heading(c->text, "attached");
+    fprintf(c->text, "  segment      %s   %s\n", c->segment.name, size_of(header->total_size).text);
+    fprintf(c->text, "  each lane    %u slots of %u B%s\n", header->slot_count,
             header->payload_capacity, header->flags & SHM_FLAG_CRC ? ", with CRC" : "");
-    fprintf(out, "  host         pid %" PRIu64 "   session %016" PRIx64 "\n", header->host_pid,
+    fprintf(c->text, "  host         pid %" PRIu64 "   session %016" PRIx64 "\n", header->host_pid,
             header->session);
-    fflush(out);
+    fflush(c->text);
 }
 
-static double rate_hz(const struct report *report)
+static double rate_hz(const struct client *c)
 {
-    const double seconds = (double)(report->last_seen_ns - report->first_seen_ns) * 1e-9;
-    return report->messages > 1 && seconds > 0 ? (double)(report->messages - 1) / seconds : 0;
+    const double seconds = (double)(c->last_seen_ns - c->first_seen_ns) * 1e-9;
+    return c->messages > 1 && seconds > 0 ? (double)(c->messages - 1) / seconds : 0;
 }
 
-void report_live(FILE *out, const struct report *report, uint64_t now_ns)
+void report_live(const struct client *c, uint64_t now_ns)
 {
     char line[LINE_WIDTH + 1]; /* one that wraps cannot be overwritten */
 
     snprintf(line, sizeof line,
              "  %4.0f s  %" PRIu64 " messages  %.0f a second  %" PRIu64 " lost  p50 %s",
-             (double)(now_ns - report->begin_ns) * 1e-9, report->messages, rate_hz(report),
-             report->lane->lost, duration(latency_percentile(&report->seen, 0.5)).text);
-    fprintf(out, "\r%s\033[K", line);
-    fflush(out);
+             (double)(now_ns - c->begin_ns) * 1e-9, c->messages, rate_hz(c), c->down.lost,
+             duration(latency_percentile(&c->seen, 0.5)).text);
+    fprintf(c->text, "\r%s\033[K", line);
+    fflush(c->text);
 }
 
 /* ---- the figures of a run: one table, printed as text or as JSON ---- */
 
-/* JSON has value / 10^decimals; text the same and what it is, or three figures and a unit. */
 enum kind { COUNT, BAD, BYTES, NS, US, SECONDS, RATE, PERCENT, COST, NAME };
 static const struct {
-    int decimals;
-    const char *behind;
+    int decimals; /* JSON has value / scale with so many */
+    double scale;
+    const char *behind; /* text has it, too, and this behind it; NULL: in three figures */
 } kinds[] = {
-    [BAD] = {0, ""}, /* shown where it is not 0 */
-    [US] = {3, ""},  /* this and SECONDS: held in nanoseconds */
-    [SECONDS] = {9, ""}, [RATE] = {1, " a second"}, [PERCENT] = {2, " % of a core"},
-    [COST] = {1, " ns"}, [NAME] = {0, ""}, /* no value: its label is what it says */
+    [COUNT] = {0, 1, ""},
+    [BAD] = {0, 1, ""},         /* text: only where it is not 0 */
+    [US] = {3, 1e3, NULL},      /* held in nanoseconds, as ... */
+    [SECONDS] = {9, 1e9, NULL}, /* ... these */
+    [RATE] = {1, 1e1, " a second"},
+    [PERCENT] = {2, 1e2, " % of a core"},
+    [COST] = {1, 1e1, " ns"},
+    [NAME] = {0, 1, NULL}, /* has no value: its label is what it says */
 };
 
 struct figure {
@@ -108,23 +111,18 @@ struct figure {
 static struct words in_words(const struct figure *f, bool json)
 {
     const int decimals = kinds[f->kind].decimals;
-    double value = (double)f->value;
+    const char *behind = kinds[f->kind].behind;
     struct words words;
 
     if (f->kind == NAME)
         snprintf(words.text, sizeof words.text, json ? "\"%s\"" : "%s", f->label);
-    else if (f->kind == BYTES && !json)
-        return size_of(f->value);
-    else if ((f->kind == NS || f->kind == US || f->kind == SECONDS) && !json)
-        return duration(f->value);
+    else if (!json && behind == NULL)
+        return f->kind == BYTES ? size_of(f->value) : duration(f->value);
     else if (decimals == 0)
         snprintf(words.text, sizeof words.text, "%" PRIu64, f->value);
-    else {
-        for (int i = 0; i < decimals; i++)
-            value /= 10;
-        snprintf(words.text, sizeof words.text, "%.*f%s", decimals, value,
-                 json ? "" : kinds[f->kind].behind);
-    }
+    else
+        snprintf(words.text, sizeof words.text, "%.*f%s", decimals,
+                 (double)f->value / kinds[f->kind].scale, json ? "" : behind);
     return words;
 }
 
@@ -136,9 +134,9 @@ static void text_figures(FILE *out, const struct figure *figures, size_t count)
         char cell[64];
         if (f->label == NULL || (f->kind == BAD && f->value == 0))
             continue;
-        const bool alone = f->kind == NAME || f->label[0] == '\0';
-        const int width = snprintf(cell, sizeof cell, "   %s%s%s", alone ? "" : f->label,
-                                   alone ? "" : " ", in_words(f, false).text);
+        const char *label = f->kind == NAME ? "" : f->label;
+        const int width = snprintf(cell, sizeof cell, "   %s%s%s", label, *label ? " " : "",
+                                   in_words(f, false).text);
         if (f->row != NULL || column + width > LINE_WIDTH)
             column = fprintf(out, "%s  %-10s", f == figures ? "" : "\n", f->row ? f->row : "");
         column += fprintf(out, "%s", cell);
@@ -148,16 +146,16 @@ static void text_figures(FILE *out, const struct figure *figures, size_t count)
 
 static void json_figures(FILE *out, const struct figure *figures, size_t count)
 {
-    bool inside = false;
+    const char *end = ""; /* of the object at hand */
 
     for (const struct figure *f = figures; f < figures + count; f++) {
-        fputs(f == figures ? "{" : f->object != NULL && inside ? "}, " : ", ", out);
+        fprintf(out, "%s%s", f->object ? end : "", f == figures ? "{" : ", ");
         if (f->object != NULL)
             fprintf(out, "\"%s\": {", f->object);
-        inside |= f->object != NULL;
+        end = f->object ? "}" : end;
         fprintf(out, "\"%s\": %s", f->key, in_words(f, true).text);
     }
-    fputc('}', out);
+    fputs(end, out);
 }
 
 static uint64_t ns_between(struct timeval begin, struct timeval end)
@@ -166,34 +164,33 @@ static uint64_t ns_between(struct timeval begin, struct timeval end)
            (uint64_t)(end.tv_usec - begin.tv_usec) * 1000u;
 }
 
-static void print_figures(FILE *out, const struct report *r, bool json)
+static void print_figures(FILE *out, const struct client *c, bool json)
 {
-    const struct rusage *a = &r->begin_usage, *b = &r->end_usage;
-    const struct shm_header *header = &r->segment->header;
-    const struct waiter *w = r->waiter;
-    const uint64_t *steps = r->segment->step_ns;
+    const struct rusage *a = &c->begin_usage, *b = &c->end_usage;
+    const struct waiter *w = &c->waiter;
+    const uint64_t *steps = c->segment.step_ns;
     const uint64_t waited = w->found_spinning + w->found_sleeping;
-    const uint64_t elapsed_ns = r->end_ns - r->begin_ns;
-    const uint64_t first_ns = r->messages > 0 ? r->first_seen_ns - r->begin_ns : 0;
+    const uint64_t elapsed_ns = c->end_ns - c->begin_ns;
+    const uint64_t first_ns = c->messages > 0 ? c->first_seen_ns - c->begin_ns : 0;
     const uint64_t user_ns = ns_between(a->ru_utime, b->ru_utime);
     const uint64_t system_ns = ns_between(a->ru_stime, b->ru_stime);
     const double used = (double)(user_ns + system_ns) / (double)(elapsed_ns + 1);
     const struct figure figures[] = {
-        {"messages", "", NULL, "messages", COUNT, r->messages},
-        {NULL, "lost", NULL, "lost", COUNT, r->lane->lost},
-        {NULL, "retries", NULL, "retries", COUNT, r->lane->retries},
-        {NULL, "bytes", NULL, "bytes", BYTES, r->bytes},
-        {NULL, "CRC errors", NULL, "crc_errors", BAD, r->crc_errors},
-        {NULL, "verify errors", NULL, "verify_errors", BAD, r->verify_errors},
+        {"messages", "", NULL, "messages", COUNT, c->messages},
+        {NULL, "lost", NULL, "lost", COUNT, c->down.lost},
+        {NULL, "retries", NULL, "retries", COUNT, c->down.retries},
+        {NULL, "bytes", NULL, "bytes", BYTES, c->bytes},
+        {NULL, "CRC errors", NULL, "crc_errors", BAD, c->crc_errors},
+        {NULL, "verify errors", NULL, "verify_errors", BAD, c->verify_errors},
         {"time", "", NULL, "elapsed_s", SECONDS, elapsed_ns},
-        {NULL, "rate", NULL, "rate_hz", RATE, (uint64_t)(10 * rate_hz(r))},
-        {"host", host_state_names[r->host], NULL, "host_state", NAME, 0},
-        {NULL, NULL, NULL, "host_pid", COUNT, header->host_pid},
-        {NULL, NULL, NULL, "session", COUNT, header->session},
-        {NULL, NULL, NULL, "began", COUNT, r->began},
+        {NULL, "rate", NULL, "rate_hz", RATE, (uint64_t)(10 * rate_hz(c))},
+        {"host", host_state_names[c->host], NULL, "host_state", NAME, 0},
+        {NULL, NULL, NULL, "host_pid", COUNT, c->segment.header.host_pid},
+        {NULL, NULL, NULL, "session", COUNT, c->segment.header.session},
+        {NULL, NULL, NULL, "began", COUNT, c->began},
         {"waited", wait_mode_names[w->mode], NULL, "wait", NAME, 0},
         {NULL, "missed", NULL, "missed_wakeups", BAD, w->missed_wakeups},
-        {NULL, "ready", "waits", "ready", COUNT, r->messages - waited},
+        {NULL, "ready", "waits", "ready", COUNT, c->messages - waited},
         {NULL, "spun", NULL, "spun", COUNT, w->found_spinning},
         {NULL, "slept", NULL, "slept", COUNT, w->found_sleeping},
         {NULL, "displaced", NULL, "displaced", COUNT, w->displaced},
@@ -204,7 +201,7 @@ static void print_figures(FILE *out, const struct report *r, bool json)
         {NULL, "map", NULL, "map", US, steps[STEP_MAP]},
         {NULL, "check", NULL, "check", US, steps[STEP_CHECK]},
         {NULL, "first", NULL, "first", US, first_ns},
-        {NULL, "total", NULL, "total", US, r->attach_total_ns},
+        {NULL, "total", NULL, "total", US, c->attach_total_ns},
         {"cpu", "", "cpu", "percent", PERCENT, (uint64_t)(100 * 100 * used)},
         {NULL, "user", NULL, "user_s", SECONDS, user_ns},
         {NULL, "system", NULL, "system_s", SECONDS, system_ns},
@@ -213,8 +210,8 @@ static void print_figures(FILE *out, const struct report *r, bool json)
         {NULL, "preempted", NULL, "involuntary_switches", COUNT,
          (uint64_t)(b->ru_nivcsw - a->ru_nivcsw)},
         {"clock", SHM_CLOCK_NAME, "clock", "id", NAME, 0},
-        {NULL, "resolution", NULL, "resolution_ns", NS, r->clock.resolution_ns},
-        {NULL, "a call costs", NULL, "cost_ns", COST, (uint64_t)(10 * r->clock.cost_ns)},
+        {NULL, "resolution", NULL, "resolution_ns", NS, c->clock.resolution_ns},
+        {NULL, "a call costs", NULL, "cost_ns", COST, (uint64_t)(10 * c->clock.cost_ns)},
     };
 
     (json ? json_figures : text_figures)(out, figures, sizeof figures / sizeof figures[0]);
@@ -240,102 +237,100 @@ static void print_row(FILE *out, const char *name, const struct latency *latency
     fputc('\n', out);
 }
 
-static void print_latency(FILE *out, const struct report *report)
+static void print_latency(FILE *out, const struct client *c)
 {
     static const char bar[] = "########################################";
-    const struct latency *seen = &report->seen;
     uint64_t counts[LATENCY_OCTAVES], most = 1;
 
     heading(out, "latency");
-    if (report->foreign_clock) {
+    if (c->foreign_clock) {
         fputs("  none: a time stamp of the host's is over a second away from our clock\n"
               "  (time namespaces?), so no age can be told\n",
               out);
         return;
     }
     print_row(out, "", NULL);
-    print_row(out, "publish -> seen", seen);
-    print_row(out, "due -> seen", &report->due);
+    print_row(out, "publish -> seen", &c->seen);
+    print_row(out, "due -> seen", &c->due);
     fputc('\n', out);
-    latency_octaves(seen, counts);
+    latency_octaves(&c->seen, counts);
     for (unsigned i = 0; i < LATENCY_OCTAVES; i++)
         most = counts[i] > most ? counts[i] : most;
-    for (unsigned i = latency_octave(seen->min_ns); i <= latency_octave(seen->max_ns); i++)
+    for (unsigned i = latency_octave(c->seen.min_ns); i <= latency_octave(c->seen.max_ns); i++)
         fprintf(out, "  below %-10s %9" PRIu64 " %.*s\n", duration(2ull << i).text, counts[i],
                 (int)((counts[i] * (sizeof bar - 1) + most - 1) / most), bar);
 }
 
-static void json_latency(FILE *out, const char *key, const struct latency *latency, bool known)
+static void json_latency(const char *key, const struct latency *latency, bool known)
 {
-    fprintf(out, ", \"%s\": ", key);
-    if (!known || latency->count == 0) {
-        fputs("null", out);
+    printf(", \"%s\": %s", key, known && latency->count > 0 ? "{" : "null");
+    if (!known || latency->count == 0)
         return;
-    }
     for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, "%s\"%s\": %" PRIu64, i ? ", " : "{", points[i].json,
-                latency_percentile(latency, points[i].fraction));
-    fprintf(out, ", \"mean\": %.1f}", latency_mean(latency));
+        printf("\"%s\": %" PRIu64 ", ", points[i].json,
+               latency_percentile(latency, points[i].fraction));
+    printf("\"mean\": %.1f}", latency_mean(latency));
 }
 
 /* ---- the whole ---- */
 
-static void print_first(FILE *out, const struct report *report)
+static void print_first(FILE *out, const struct client *c)
 {
-    const struct lane_message *first = &report->first;
+    const struct lane_message *first = &c->first;
 
     heading(out, "first message");
-    fprintf(out, "  slot         n %" PRIu64 "   %u B", first->n, first->length);
-    if (first->crc32 != 0)
-        fprintf(out, "   CRC %08x", first->crc32);
-    fprintf(out, "\n  time stamp   %" PRIu64 " ns\n", first->timestamp_ns);
-    if (report->segment->header.payload_kind == SHM_SAMPLE &&
+    fprintf(out, "  slot         n %" PRIu64 "   %u B   CRC %08x\n", first->n, first->length,
+            first->crc32);
+    fprintf(out, "  time stamp   %" PRIu64 " ns\n", first->timestamp_ns);
+    if (c->segment.header.payload_kind == SHM_SAMPLE &&
         first->length >= sizeof(struct shm_sample)) {
-        payload_print(out, &report->first_payload.sample);
+        payload_print(out, &c->first_payload.sample);
         return;
     }
     fputs("  payload     ", out);
     for (uint32_t i = 0; i < first->length && i < 20; i++)
-        fprintf(out, " %02x", report->first_payload.bytes[i]);
-    fprintf(out, "%s\n", first->length > 20 ? " ..." : "");
+        fprintf(out, " %02x", c->first_payload.bytes[i]);
+    fputs(first->length > 20 ? " ...\n" : "\n", out);
 }
 
-void report_text(FILE *out, const struct report *report)
+void report_text(const struct client *c)
 {
-    const bool received = report->messages > 0 && !report->sending;
+    const bool received = c->messages > 0 && c->options.source == NULL;
 
-    if (report_on_terminal(out))
-        fputs("\r\033[K", out); /* the live line */
+    if (c->next_live_ns != UINT64_MAX)
+        fputs("\r\033[K", c->text);
     if (received)
-        print_first(out, report);
-    heading(out, report->sending ? "sent" : "received");
-    print_figures(out, report, false);
+        print_first(c->text, c);
+    heading(c->text, c->options.source ? "sent" : "received");
+    print_figures(c->text, c, false);
     if (received)
-        print_latency(out, report);
+        print_latency(c->text, c);
 }
 
-void report_json(FILE *out, const struct report *report)
+void report_json(const struct client *c)
 {
-    print_figures(out, report, true);
-    json_latency(out, "latency_ns", &report->seen, !report->foreign_clock);
-    json_latency(out, "due_latency_ns", &report->due, !report->foreign_clock);
-    fputs("}\n", out);
+    print_figures(stdout, c, true);
+    json_latency("latency_ns", &c->seen, !c->foreign_clock);
+    json_latency("due_latency_ns", &c->due, !c->foreign_clock);
+    puts("}");
 }
 
-void report_layout(FILE *out)
-{
-    fprintf(out, "%-12s %-18s %6s %6s\n", "block", "field", "offset", "size");
+#define PRINT_PLACE(block, field, offset, size)                                                    \
+    printf("%-12s %-18s %6zu %6zu\n", block, field, (size_t)(offset), (size_t)(size));
 #define PRINT_FIELD(type, field, offset, size)                                                     \
-    fprintf(out, "%-12s %-18s %6zu %6zu\n", #type, #field, offsetof(struct type, field),           \
-            sizeof(((struct type *)0)->field));
-    SHM_LAYOUT(PRINT_FIELD)
+    PRINT_PLACE(#type, #field, offsetof(struct type, field), sizeof(((struct type *)0)->field))
 #define PRINT_SAMPLE(kind, name, dimension, unit, ...)                                             \
     if (strcmp(#kind, "pad") != 0)                                                                 \
-    PRINT_FIELD(shm_sample, name, 0, 0)
+    PRINT_FIELD(shm_sample, name, , )
+
+void report_layout(void)
+{
+    printf("%-12s %-18s %6s %6s\n", "block", "field", "offset", "size");
+    SHM_LAYOUT(PRINT_FIELD)
     SHM_SAMPLE_FIELDS(PRINT_SAMPLE)
-    fprintf(out, "%-12s %-18s %6u %6u\n", "segment", "header", 0u, SHM_BLOCK);
-    fprintf(out, "%-12s %-18s %6u %6u\n", "segment", "status", SHM_STATUS_AT, SHM_BLOCK);
-    fprintf(out, "%-12s %-18s %6zu %6u\n", "segment", "lane_down", SHM_LANE_AT(0), 3 * SHM_BLOCK);
-    fprintf(out, "%-12s %-18s %6zu %6u\n", "segment", "lane_up", SHM_LANE_AT(1), 3 * SHM_BLOCK);
-    fprintf(out, "%-12s %-18s %6u %6s\n", "segment", "slots", SHM_HEADER_SIZE, "-");
+    PRINT_PLACE("segment", "header", 0, SHM_BLOCK)
+    PRINT_PLACE("segment", "status", SHM_STATUS_AT, SHM_BLOCK)
+    PRINT_PLACE("segment", "lane_down", SHM_LANE_AT(SHM_DOWN), sizeof(struct shm_lane))
+    PRINT_PLACE("segment", "lane_up", SHM_LANE_AT(SHM_UP), sizeof(struct shm_lane))
+    printf("%-12s %-18s %6u %6s\n", "segment", "slots", SHM_HEADER_SIZE, "-");
 }

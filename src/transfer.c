@@ -22,7 +22,7 @@ static const char *path_of(const struct client *c)
 static enum end failed(struct client *c, const char *what, int error)
 {
     if (error == EFAULT) { /* how the kernel meets pages that are gone */
-        c->report.host = HOST_SHRUNK;
+        c->host = HOST_SHRUNK;
         return END_HOST;
     }
     return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, path_of(c),
@@ -118,8 +118,8 @@ enum end transfer_use(struct client *c, const struct lane_message *message,
     *result = lane_confirm(&c->down, message);
     if (end != GO_ON || *result != LANE_OK)
         return end;
-    c->report.crc_errors += !crc_ok;
-    c->report.verify_errors += !verified;
+    c->crc_errors += !crc_ok;
+    c->verify_errors += !verified;
     if (echo != NULL) /* before the release: the host takes a released message for answered */
         lane_commit(&c->up, message->length, 0, crc_for(c, echo, message->length, c->up.next));
     return writes && !o->lossless ? write_all(c, out, length) : GO_ON;
@@ -133,12 +133,10 @@ static bool all_but_the_end_taken(struct client *c)
 
 enum end transfer_send(struct client *c)
 {
-    struct report *const r = &c->report;
-
     /* An empty message ends the stream: else nobody could tell the end from a dead sender. */
     for (ssize_t length = 1; length != 0;) {
         unsigned char *payload;
-        const bool more = c->options.count == 0 || r->messages < c->options.count;
+        const bool more = c->options.count == 0 || c->messages < c->options.count;
         enum end end = client_wait(c, writable, 0);
         do /* a quiet source; meanwhile the host may go */
             end = end == GO_ON ? client_look(c, clock_now_ns()) : end;
@@ -155,10 +153,10 @@ enum end transfer_send(struct client *c)
         if (length < 0)
             continue;
         lane_commit(&c->up, (uint32_t)length, 0, crc_for(c, payload, (uint32_t)length, c->up.next));
-        r->last_seen_ns = clock_now_ns();
-        if (length > 0 && r->messages++ == 0)
-            r->first_seen_ns = r->last_seen_ns;
-        r->bytes += (uint64_t)length;
+        c->last_seen_ns = clock_now_ns();
+        if (length > 0 && c->messages++ == 0)
+            c->first_seen_ns = c->last_seen_ns;
+        c->bytes += (uint64_t)length;
     }
     const enum end end = client_wait(c, all_but_the_end_taken, 0);
     return end == GO_ON ? END_DONE : end;

@@ -58,7 +58,7 @@ struct client {
     FILE *text;             /* statistics: stdout, unless the payloads go there */
     uint64_t next_live_ns;  /* UINT64_MAX: no live line */
     enum exit_code exit_code;
-    enum host_state host; /* when it was last looked at */
+    enum segment_result host; /* when it was last looked at */
 
     /* Figures. */
     uint64_t messages, bytes, crc_errors, verify_errors;

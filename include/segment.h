@@ -11,20 +11,17 @@
 #include "shm_name.h"
 
 enum segment_result {
-    SEGMENT_OK = 0,
+    SEGMENT_OK = 0,        /* attached, and its host lives */
     SEGMENT_ABSENT = -1,   /* no object of this name */
     SEGMENT_STARTING = -2, /* its host is not ready yet */
     SEGMENT_CLOSED = -3,   /* its host has ended, the name is about to go */
     SEGMENT_STALLED = -4,  /* its host exists but does not beat */
     SEGMENT_DIED = -5,     /* left over by a host that is gone */
-    SEGMENT_REFUSED = -6,  /* not ours, wrong version, impossible sizes, another user's */
+    SEGMENT_REFUSED = -6,  /* not ours, wrong version, impossible sizes, another user's, cut off */
     SEGMENT_ERROR = -7,    /* a system call failed */
 };
 
 enum segment_step { STEP_OPEN, STEP_STAT, STEP_MAP, STEP_CHECK };
-
-enum host_state { HOST_LIVE, HOST_CLOSED, HOST_STALLED, HOST_DIED, HOST_SHRUNK };
-extern const char *const host_state_names[]; /* by enum host_state */
 
 struct segment {
     char name[SHM_NAME_SIZE];
@@ -53,11 +50,13 @@ enum segment_result segment_attach(struct segment *segment, const char *name);
  * of attach that looks at foreign bytes only. */
 enum segment_result segment_check(struct segment *segment);
 
-/* @param now_ns  clock_now_ns(); call it at least every 100 ms while nothing comes */
-enum host_state segment_host(struct segment *segment, uint64_t now_ns);
+/* How is its host now? Call it at least every 100 ms while nothing comes.
+ * @return SEGMENT_OK; SEGMENT_CLOSED, _STALLED, _DIED, _REFUSED, and segment->why */
+enum segment_result segment_host(struct segment *segment, uint64_t now_ns);
+extern const char *const segment_host_names[]; /* in one word, by minus what it returned */
 
 /* Takes SIGBUS, once a process: pages that vanish under the map become zeros, and segment_host says
- * HOST_SHRUNK. */
+ * so. */
 void segment_guard(void);
 
 /* @return true when no process has this pid, or only a zombie, which will not run again */

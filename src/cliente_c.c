@@ -61,19 +61,17 @@ static bool claim_settled(struct client *c)
 
 enum end client_look(struct client *c, uint64_t now_ns)
 {
-    const enum host_state before = c->host, host = segment_host(&c->segment, now_ns);
+    const enum segment_result before = c->host;
 
-    c->host = host;
+    c->host = segment_host(&c->segment, now_ns);
     if (client_stop)
         return END_DONE;
     if (lane_dropped(&c->down))
         return END_DROPPED;
-    if (host != HOST_LIVE && host != HOST_STALLED)
+    if (c->host != SEGMENT_OK && c->host != SEGMENT_STALLED)
         return END_HOST;
-    if (host != before)
-        client_say(c, EXIT_DONE, "the host (pid %" PRIu64 ") %s", c->segment.header.host_pid,
-                   host == HOST_LIVE ? "goes on"
-                                     : "is stalled: no sign of life for over a second; waiting");
+    if (c->host != before)
+        client_say(c, EXIT_DONE, "%s", c->host == SEGMENT_OK ? "its host goes on" : c->segment.why);
     return GO_ON;
 }
 
@@ -110,6 +108,14 @@ static enum end end_of(enum lane_result result)
 
 /* ---- attach ---- */
 
+static enum exit_code exit_code_of(enum segment_result result)
+{
+    return result == SEGMENT_ERROR     ? EXIT_SYSTEM
+           : result == SEGMENT_REFUSED ? EXIT_REFUSED
+           : result == SEGMENT_DIED    ? EXIT_HOST_DIED
+                                       : EXIT_NO_HOST;
+}
+
 /* Finds a living host, within the time-out. */
 static enum end attach(struct client *c)
 {
@@ -120,15 +126,11 @@ static enum end attach(struct client *c)
     enum segment_result result;
 
     while ((result = segment_attach(&c->segment, o->name)) != SEGMENT_OK) {
+        const bool final = result == SEGMENT_REFUSED || result == SEGMENT_ERROR;
         if (client_stop)
             return END_DONE;
-        if (result == SEGMENT_REFUSED)
-            return client_say(c, EXIT_REFUSED, "%s", c->segment.why);
-        if (result == SEGMENT_ERROR)
-            return client_say(c, EXIT_SYSTEM, "%s", c->segment.why);
-        if (clock_now_ns() - begin_ns >= o->timeout_ns)
-            return client_say(c, result == SEGMENT_DIED ? EXIT_HOST_DIED : EXIT_NO_HOST,
-                              "%s (waited %g s)", c->segment.why, (double)o->timeout_ns * 1e-9);
+        if (final || clock_now_ns() - begin_ns >= o->timeout_ns)
+            return client_say(c, exit_code_of(result), "%s", c->segment.why);
         nanosleep(&step, NULL);
         if (step.tv_nsec < 16000000)
             step.tv_nsec *= 2;
@@ -252,20 +254,19 @@ static enum end receive(struct client *c)
 
 static void conclude(struct client *c, enum end end)
 {
-    const uint64_t pid = c->segment.header.host_pid;
+    const bool bad_host = c->host != SEGMENT_OK && c->host != SEGMENT_CLOSED;
 
-    /* The zeros in place of its pages can look like many another end. */
-    if (end != END_DONE && c->host == HOST_SHRUNK)
-        client_say(c, EXIT_REFUSED, "the segment was truncated under this client; restart host.py");
-    else if (end == END_HOST && c->host == HOST_DIED)
-        client_say(c, EXIT_HOST_DIED, "the host (pid %" PRIu64 ") died; start host.py again", pid);
+    /* The zeros in place of pages that are gone can look like many another end. */
+    if (end != END_DONE && c->host == SEGMENT_REFUSED)
+        end = END_HOST;
+    if ((end == END_HOST || end == END_SILENT) && bad_host)
+        client_say(c, exit_code_of(c->host), "%s", c->segment.why);
     else if (end == END_HOST && c->options.source && lane_unread(&c->up) > 0)
         client_say(c, EXIT_DATA, "the host closed before it took everything");
     else if (end == END_SILENT)
-        client_say(c, EXIT_NO_HOST, "the host (pid %" PRIu64 ") %s for %g s; see --timeout", pid,
-                   c->host == HOST_STALLED ? "is stalled (continue or restart it): silent"
-                   : c->options.source     ? "lives, but took nothing"
-                                           : "lives, but sent nothing",
+        client_say(c, EXIT_NO_HOST,
+                   "the host (pid %" PRIu64 ") lives, but %s nothing for %g s; see --timeout",
+                   c->segment.header.host_pid, c->options.source ? "took" : "sent",
                    (double)c->options.timeout_ns * 1e-9);
     else if (end == END_DROPPED)
         client_say(c, EXIT_DATA,

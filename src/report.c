@@ -184,7 +184,7 @@ static void print_figures(FILE *out, const struct client *c, bool json)
         {NULL, "verify errors", NULL, "verify_errors", BAD, c->verify_errors},
         {"time", "", NULL, "elapsed_s", SECONDS, elapsed_ns},
         {NULL, "rate", NULL, "rate_hz", RATE, (uint64_t)(10 * rate_hz(c))},
-        {"host", host_state_names[c->host], NULL, "host_state", NAME, 0},
+        {"host", segment_host_names[-c->host], NULL, "host_state", NAME, 0},
         {NULL, NULL, NULL, "host_pid", COUNT, c->segment.header.host_pid},
         {NULL, NULL, NULL, "session", COUNT, c->segment.header.session},
         {NULL, NULL, NULL, "began", COUNT, c->began},

@@ -28,7 +28,7 @@
 #define MAP_POPULATE 0
 #endif
 
-const char *const host_state_names[] = {"live", "closed", "stalled", "died", "died"};
+const char *const segment_host_names[] = {"live", "", "", "closed", "stalled", "died", "died"};
 
 static void *volatile guarded_base;
 static volatile size_t guarded_size;
@@ -194,26 +194,20 @@ static bool is_near(uint64_t beat_ns, uint64_t now_ns)
 static enum segment_result check_alive(struct segment *segment)
 {
     const struct timespec step = {.tv_nsec = 2000000};
-    const uint64_t pid = segment->header.host_pid, begin_ns = clock_now_ns();
-    uint64_t now_ns = begin_ns;
+    uint64_t now_ns = clock_now_ns();
+    const uint64_t end_ns = now_ns + 3 * SHM_HEARTBEAT_NS;
+    enum segment_result result;
 
     segment->heartbeat_ns =
         atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
-    segment->moved_ns = segment->looked_ns = now_ns;
-    while (segment_host(segment, now_ns) != HOST_CLOSED) {
-        if (is_near(segment->heartbeat_ns, now_ns) || segment->foreign_clock)
-            return SEGMENT_OK;
-        if (now_ns - begin_ns > 3 * SHM_HEARTBEAT_NS) {
-            const bool gone = process_is_gone(pid);
-            return say(segment, gone ? SEGMENT_DIED : SEGMENT_STALLED,
-                       "its host (pid %" PRIu64 ") %s", pid,
-                       gone ? "died and left it behind; start host.py again, it replaces it"
-                            : "is stalled: silent for over a second; continue or restart it");
-        }
+    segment->looked_ns = now_ns;
+    segment->moved_ns = is_near(segment->heartbeat_ns, now_ns) ? now_ns : now_ns - SHM_SILENCE_NS;
+    while ((result = segment_host(segment, now_ns)) != SEGMENT_OK && result != SEGMENT_CLOSED &&
+           now_ns < end_ns) {
         nanosleep(&step, NULL);
         now_ns = clock_now_ns();
     }
-    return say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
+    return result;
 }
 
 enum segment_result segment_attach(struct segment *segment, const char *name)
@@ -241,29 +235,32 @@ enum segment_result segment_attach(struct segment *segment, const char *name)
 
 /* ---- once attached ---- */
 
-enum host_state segment_host(struct segment *segment, uint64_t now_ns)
+enum segment_result segment_host(struct segment *segment, uint64_t now_ns)
 {
     if (guarded_lost)
-        return HOST_SHRUNK;
+        return REFUSE(segment, "truncated under this client; restart host.py");
     if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
-        return HOST_CLOSED;
-    const uint64_t beat =
+        return say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
+    const uint64_t beat_ns =
         atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
     const uint64_t since_look_ns = now_ns - segment->looked_ns;
     segment->looked_ns = now_ns;
-    if (beat != segment->heartbeat_ns) {
+    if (beat_ns != segment->heartbeat_ns) {
         /* It moved since the last look: no older than that, or by another clock. */
-        segment->foreign_clock |= since_look_ns < SHM_SILENCE_NS / 2 && !is_near(beat, now_ns);
-        segment->heartbeat_ns = beat;
+        segment->foreign_clock |= since_look_ns < SHM_SILENCE_NS / 2 && !is_near(beat_ns, now_ns);
+        segment->heartbeat_ns = beat_ns;
         segment->moved_ns = now_ns;
-        return HOST_LIVE;
     }
     if (now_ns - segment->moved_ns < SHM_SILENCE_NS)
-        return HOST_LIVE;
+        return SEGMENT_OK;
     struct stat found; /* cut off behind the pages that are looked at while nothing comes? */
     if (fstat(segment->fd, &found) == 0 && (uint64_t)found.st_size < segment->size)
-        return HOST_SHRUNK;
-    return process_is_gone(segment->header.host_pid) ? HOST_DIED : HOST_STALLED;
+        return REFUSE(segment, "truncated under this client; restart host.py");
+    const bool gone = process_is_gone(segment->header.host_pid);
+    return say(segment, gone ? SEGMENT_DIED : SEGMENT_STALLED, "its host (pid %" PRIu64 ") %s",
+               segment->header.host_pid,
+               gone ? "died and left it behind; start host.py again, it replaces it"
+                    : "is stalled: silent for over a second; continue or restart it");
 }
 
 /* A truncated segment: put zeros where its pages were and set a flag. mmap is a bare system call,

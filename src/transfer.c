@@ -21,9 +21,9 @@ static const char *path_of(const struct client *c)
 
 static enum end failed(struct client *c, const char *what, int error)
 {
-    if (error == EFAULT) { /* how the kernel meets pages that are gone */
-        c->host = HOST_SHRUNK;
-        return END_HOST;
+    if (error == EFAULT) { /* the kernel met pages that are gone: so must we, for segment_host */
+        (void)((volatile char *)c->segment.base)[c->segment.size - 1];
+        return END_DAMAGED;
     }
     return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, path_of(c),
                       strerror(error));

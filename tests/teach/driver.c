@@ -49,7 +49,7 @@ int main(int argc, char **argv)
     }
     for (uint64_t n = 1; n <= count + 1;) {
         if (lane_reserve(&up, &payload) != LANE_OK) { /* LANE_FULL: the host has not read it yet */
-            if (segment_host(&segment, clock_now_ns()) != HOST_LIVE)
+            if (segment_host(&segment, clock_now_ns()) != SEGMENT_OK)
                 return 4;
             nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
             continue;

@@ -39,9 +39,9 @@ struct options {
     uint64_t count; /* 0: no end */
     uint64_t timeout_ns;
     enum wait_mode wait;
-    bool lossless, echo, verify, json, quiet, ndjson;
-    const char *output, *source; /* a path, "-", or NULL; one of them at most */
-    char name[SHM_NAME_SIZE];    /* normalised */
+    bool lossless, echo, verify, json, quiet, ndjson, output, source;
+    const char *path;         /* of --output, or of --source; or "-" */
+    char name[SHM_NAME_SIZE]; /* normalised */
 };
 
 /* One run. Times are clock_now_ns(); the timed loop lasts from begin_ns to end_ns. */

@@ -45,9 +45,6 @@ void latency_record(struct latency *latency, uint64_t ns);
  * @return nanoseconds, between min_ns and max_ns; 0 where nothing was recorded */
 uint64_t latency_percentile(const struct latency *latency, double fraction);
 
-/* @return nanoseconds; 0 where nothing was recorded */
-double latency_mean(const struct latency *latency);
-
 /* Octave i: 2^i to just below 2^(i+1) ns; 0 ns is in the first one, too. */
 #define LATENCY_OCTAVES 64
 static inline unsigned latency_octave(uint64_t ns)

@@ -144,7 +144,7 @@ static enum end attach(struct client *c)
     if ((o->echo || o->source) && !lane_has_consumer(&c->up))
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
                           o->echo ? "--echo" : "--sink FILE");
-    if (o->output != NULL) {
+    if (o->output) {
         const size_t room = header->payload_capacity;
         c->stage = malloc(room > PAYLOAD_JSON_SIZE ? room : PAYLOAD_JSON_SIZE);
         if (c->stage == NULL)
@@ -199,7 +199,7 @@ static void record(struct client *c, const struct lane_message *message, uint64_
 static enum end receive(struct client *c)
 {
     struct lane *const lane = &c->down;
-    const bool plain = !c->options.verify && !c->options.echo && c->options.output == NULL &&
+    const bool plain = !c->options.verify && !c->options.echo && !c->options.output &&
                        !(c->segment.header.flags & SHM_FLAG_CRC);
     const size_t room = sizeof c->first_payload;
     struct lane_message message;
@@ -306,7 +306,7 @@ static void run(struct client *c)
     /* Only now: what is in FILE may be the work of a client that we would have disturbed. */
     if (end == GO_ON && o->output && c->file > STDERR_FILENO && ftruncate(c->file, 0) != 0 &&
         errno != EINVAL)
-        end = client_say(c, EXIT_SYSTEM, "truncate %s: %s", o->output, strerror(errno));
+        end = client_say(c, EXIT_SYSTEM, "truncate %s: %s", o->path, strerror(errno));
     if (end == GO_ON)
         end = c->options.source ? transfer_send(c) : receive(c);
     c->end_ns = clock_now_ns();
@@ -336,7 +336,7 @@ int main(int argc, char **argv)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
             return EXIT_SYSTEM;
     c.options = options_parse(argc, argv);
-    const bool to_stdout = c.options.output != NULL && strcmp(c.options.output, "-") == 0;
+    const bool to_stdout = c.options.output && strcmp(c.options.path, "-") == 0;
     c.text = to_stdout ? stderr : stdout;
     c.segment.fd = -1;
     c.next_live_ns = UINT64_MAX;

@@ -86,11 +86,6 @@ uint64_t latency_percentile(const struct latency *latency, double fraction)
     return latency->max_ns;
 }
 
-double latency_mean(const struct latency *latency)
-{
-    return latency->count ? latency->sum_ns / (double)latency->count : 0;
-}
-
 void latency_octaves(const struct latency *latency, uint64_t counts[LATENCY_OCTAVES])
 {
     memset(counts, 0, LATENCY_OCTAVES * sizeof counts[0]);

@@ -114,17 +114,16 @@ struct options options_parse(int argc, char **argv)
     };
     static const char shorts[] = ":n:t:w:leo:s:f:vjqh";
     static const char *const formats[] = {"raw", "ndjson", NULL};
-    const char *given[END] = {NULL}; /* by option: its value, or "" */
+    const char *given[END] = {['t'] = "5", ['w'] = "adaptive"}; /* by option: its value, or "" */
     int option;
 
     opterr = 0; /* one line of ours, not getopt's */
     while ((option = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
-        if (option == ':')
-            usage_error("%s: its value is missing", argv[optind - 1]);
         if (option == '?' && optopt > 0 && optopt <= 'z' && strchr(shorts, optopt) == NULL)
             usage_error("-%c: unknown option", optopt);
-        if (option == '?')
-            usage_error("%s: unknown option, or a value where none belongs", argv[optind - 1]);
+        if (option == '?' || option == ':')
+            usage_error("%s: unknown option, or its value is missing, or it takes none",
+                        argv[optind - 1]);
         given[option] = optarg != NULL ? optarg : "";
     }
     if (given['h'])
@@ -141,11 +140,11 @@ struct options options_parse(int argc, char **argv)
     }
 
     struct options o = {
-        .count = given['n']                 ? parse_count(given['n'])
-                 : given['o'] || given['s'] ? 0
-                                            : 5000,
-        .timeout_ns = parse_timeout(given['t'] ? given['t'] : "5"),
-        .wait = parse_choice("--wait", given['w'] ? given['w'] : "adaptive", wait_mode_names),
+        .count = parse_count(given['n']                 ? given['n']
+                             : given['o'] || given['s'] ? "0"
+                                                        : "5000"),
+        .timeout_ns = parse_timeout(given['t']),
+        .wait = parse_choice("--wait", given['w'], wait_mode_names),
         .lossless = given['l'] || given['e'],
         .echo = given['e'],
         .verify = given['v'],
@@ -154,6 +153,7 @@ struct options options_parse(int argc, char **argv)
         .ndjson = parse_choice("--format", given['f'] ? given['f'] : "raw", formats),
         .output = given['o'],
         .source = given['s'],
+        .path = given['o'] ? given['o'] : given['s'],
     };
     if (optind + 1 < argc)
         usage_error("%s: one NAME is enough", argv[optind + 1]);
@@ -161,7 +161,7 @@ struct options options_parse(int argc, char **argv)
         usage_error("--source: sends, goes with none of --output, --echo, --verify, --lossless");
     if (given['f'] && !o.output)
         usage_error("--format: tells how --output writes; give --output FILE, or '-'");
-    if (o.json && o.output && strcmp(o.output, "-") == 0)
+    if (o.json && o.output && strcmp(o.path, "-") == 0)
         usage_error("--json: standard output is taken by --output -");
     parse_name(optind < argc ? argv[optind] : SHM_DEFAULT_NAME, &o);
     return o;

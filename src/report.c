@@ -269,7 +269,7 @@ static void json_latency(const char *key, const struct latency *latency, bool kn
     for (size_t i = 0; i < POINTS; i++)
         printf("\"%s\": %" PRIu64 ", ", points[i].json,
                latency_percentile(latency, points[i].fraction));
-    printf("\"mean\": %.1f}", latency_mean(latency));
+    printf("\"mean\": %.1f}", latency->sum_ns / (double)latency->count);
 }
 
 /* ---- the whole ---- */
@@ -295,7 +295,7 @@ static void print_first(FILE *out, const struct client *c)
 
 void report_text(const struct client *c)
 {
-    const bool received = c->messages > 0 && c->options.source == NULL;
+    const bool received = c->messages > 0 && !c->options.source;
 
     if (c->next_live_ns != UINT64_MAX)
         fputs("\r\033[K", c->text);

@@ -14,25 +14,20 @@
 /* Nothing here waits in a system call that would sit out a signal: who waits for a pipe polls. */
 #define POLL_MS 50
 
-static const char *path_of(const struct client *c)
-{
-    return c->options.source ? c->options.source : c->options.output;
-}
-
 static enum end failed(struct client *c, const char *what, int error)
 {
     if (error == EFAULT) { /* the kernel met pages that are gone: so must we, for segment_host */
         (void)((volatile char *)c->segment.base)[c->segment.size - 1];
         return END_DAMAGED;
     }
-    return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, path_of(c),
+    return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, c->options.path,
                       strerror(error));
 }
 
 void transfer_open(struct client *c)
 {
-    const bool sends = c->options.source != NULL;
-    const char *path = path_of(c);
+    const char *path = c->options.path;
+    const bool sends = c->options.source;
     struct stat found;
 
     c->file = sends ? STDIN_FILENO : STDOUT_FILENO;
@@ -41,8 +36,9 @@ void transfer_open(struct client *c)
     if (strcmp(path, "-") != 0)
         c->file = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
     else if (sends && (fcntl(c->file, F_GETFL) & O_ACCMODE) == O_WRONLY)
-        failed(c, "open", EBADF);    /* closed: main has put something there that cannot be read */
-    if (c->file < 0 && !client_stop) /* a FIFO waits for its other end */
+        failed(c, "open", EBADF); /* closed: main has put something there that cannot be read */
+    /* A signal ends the wait for a FIFO's other end. */
+    if (c->file < 0 && !client_stop)
         failed(c, "open", errno);
     c->regular = fstat(c->file, &found) == 0 && S_ISREG(found.st_mode);
 }
@@ -96,7 +92,7 @@ enum end transfer_use(struct client *c, const struct lane_message *message,
     const bool crc_ok = !(header->flags & SHM_FLAG_CRC) ||
                         crc_for(c, message->payload, message->length, message->n) == message->crc32;
     const bool verified = !o->verify || payload_matches(header->payload_kind, message);
-    const bool writes = o->output != NULL && crc_ok;
+    const bool writes = o->output && crc_ok;
     const char *out = (const char *)message->payload; /* nobody overwrites it, if lossless */
     size_t length = message->length;
     unsigned char *echo = NULL;

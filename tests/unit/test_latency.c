@@ -39,7 +39,7 @@ static void against_exact(unsigned bits)
     qsort(values, COUNT, sizeof values[0], ascending);
     CHECK(latency.count == COUNT && latency.min_ns == values[0]);
     CHECK(latency.max_ns == values[COUNT - 1]);
-    CHECK(fabs(latency_mean(&latency) - sum / COUNT) <= 1e-9 * sum);
+    CHECK(fabs(latency.sum_ns - sum) <= 1e-9 * sum);
     for (size_t i = 0; i < sizeof fractions / sizeof fractions[0]; i++) {
         const long rank = (long)ceil(fractions[i] * COUNT - 1e-6);
         const uint64_t exact = values[rank > 0 ? rank - 1 : 0];
@@ -61,7 +61,7 @@ int main(void)
 
     unit_begin();
     latency_reset(&latency);
-    CHECK(latency_percentile(&latency, 0.5) == 0 && latency_mean(&latency) == 0);
+    CHECK(latency_percentile(&latency, 0.5) == 0);
     for (uint64_t i = 1; i <= 100; i++)
         latency_record(&latency, i); /* below 128 ns every value has a bucket of its own */
     CHECK(latency_percentile(&latency, 0.5) == 50 && latency_percentile(&latency, 0.99) == 99);

@@ -139,10 +139,10 @@ struct options options_parse(int argc, char **argv)
         exit(EXIT_SYSTEM);
     }
 
+    if (given['n'] == NULL)
+        given['n'] = given['o'] || given['s'] ? "0" : "5000";
     struct options o = {
-        .count = parse_count(given['n']                 ? given['n']
-                             : given['o'] || given['s'] ? "0"
-                                                        : "5000"),
+        .count = parse_count(given['n']),
         .timeout_ns = parse_timeout(given['t']),
         .wait = parse_choice("--wait", given['w'], wait_mode_names),
         .lossless = given['l'] || given['e'],

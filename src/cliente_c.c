@@ -145,10 +145,9 @@ static enum end attach(struct client *c)
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
                           o->echo ? "--echo" : "--sink FILE");
     if (o->output) {
-        const size_t room = header->payload_capacity;
-        c->stage = malloc(room > PAYLOAD_JSON_SIZE ? room : PAYLOAD_JSON_SIZE);
+        c->stage = malloc((size_t)header->payload_capacity + PAYLOAD_JSON_SIZE); /* either fits */
         if (c->stage == NULL)
-            return client_say(c, EXIT_SYSTEM, "no memory for a message of %zu bytes", room);
+            return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
     }
     waiter_init(&c->waiter, o->wait, c->down.shared, header->flags & SHM_FLAG_BARRIER);
     c->attach_total_ns = clock_now_ns() - begin_ns;

@@ -77,11 +77,8 @@ uint64_t latency_percentile(const struct latency *latency, double fraction)
     uint64_t seen = 0;
     for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
         seen += latency->bucket[i];
-        if (latency->bucket[i] > 0 && (double)seen >= rank) {
-            const uint64_t value =
-                highest_in(i) < latency->max_ns ? highest_in(i) : latency->max_ns;
-            return value > latency->min_ns ? value : latency->min_ns;
-        }
+        if (seen > 0 && (double)seen >= rank)
+            return highest_in(i) < latency->max_ns ? highest_in(i) : latency->max_ns;
     }
     return latency->max_ns;
 }

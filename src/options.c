@@ -1,8 +1,6 @@
 #include "client.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,26 +44,16 @@ __attribute__((format(printf, 1, 2), noreturn)) static void usage_error(const ch
     exit(EXIT_USAGE);
 }
 
-static uint64_t parse_count(const char *text)
+/* digits: what it may be written with; strtod would take 0x5, or a blank before it, too */
+static double parse_number(const char *option, const char *text, const char *digits, double most)
 {
     char *end;
+    const double value = strtod(text, &end);
 
-    errno = 0;
-    const uint64_t value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value > INT64_MAX)
-        usage_error("--count %s: not a whole number from 0 to %" PRId64, text, INT64_MAX);
+    if (text[strspn(text, digits)] || end == text || *end || !(value >= 0 && value <= most))
+        usage_error("%s %s: not a %snumber from 0 to %.0f", option, text,
+                    strchr(digits, '.') ? "" : "whole ", most);
     return value;
-}
-
-static uint64_t parse_timeout(const char *text)
-{
-    char *end;
-    const double value = strtod(text, &end); /* would take 0x5, or a blank before it, too */
-
-    if (text[strspn(text, "0123456789.e+-")] || end == text || *end ||
-        !(value >= 0 && value <= 1e6))
-        usage_error("--timeout %s: not a number of seconds from 0 to 1000000", text);
-    return (uint64_t)(value * 1e9);
 }
 
 /* @return which one it is */
@@ -142,8 +130,9 @@ struct options options_parse(int argc, char **argv)
     if (given['n'] == NULL)
         given['n'] = given['o'] || given['s'] ? "0" : "5000";
     struct options o = {
-        .count = parse_count(given['n']),
-        .timeout_ns = parse_timeout(given['t']),
+        .count = (uint64_t)parse_number("--count", given['n'], "0123456789", 1e15),
+        .timeout_ns =
+            (uint64_t)(1e9 * parse_number("--timeout", given['t'], "0123456789.e+-", 1e6)),
         .wait = parse_choice("--wait", given['w'], wait_mode_names),
         .lossless = given['l'] || given['e'],
         .echo = given['e'],

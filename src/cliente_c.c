@@ -122,7 +122,7 @@ static enum end attach(struct client *c)
     const struct options *o = &c->options;
     const struct shm_header *header = &c->segment.header;
     const uint64_t begin_ns = clock_now_ns();
-    struct timespec step = {.tv_nsec = 1000000};
+    const struct timespec step = {.tv_nsec = 4000000};
     enum segment_result result;
 
     while ((result = segment_attach(&c->segment, o->name)) != SEGMENT_OK) {
@@ -132,8 +132,6 @@ static enum end attach(struct client *c)
         if (final || clock_now_ns() - begin_ns >= o->timeout_ns)
             return client_say(c, exit_code_of(result), "%s", c->segment.why);
         nanosleep(&step, NULL);
-        if (step.tv_nsec < 16000000)
-            step.tv_nsec *= 2;
     }
     /* What they find is looked at where the run begins, at the heads of that moment. */
     lane_open(&c->down, c->segment.base, header, SHM_DOWN);
@@ -273,18 +271,18 @@ static void conclude(struct client *c, enum end end)
                    "is unknown there; read faster, raise that, or in a container add --pid=host");
     else if (end == END_LAPPED)
         client_say(c, EXIT_DATA,
-                   "each message was overwritten before it was read, %" PRIu64
-                   " of them; more --slots, a lower --rate, or --lossless",
-                   c->down.lost);
+                   "each message was overwritten before it was read; more --slots, a lower --rate, "
+                   "or --lossless");
     else if (end == END_DAMAGED)
         client_say(c, EXIT_REFUSED,
                    "the segment holds what no host writes (message %" PRIu64 "); restart host.py",
                    c->down.next);
-    if (c->exit_code == EXIT_DONE && (c->crc_errors || c->verify_errors))
-        client_say(c, EXIT_DATA, "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check",
-                   c->crc_errors, c->verify_errors);
-    if (c->exit_code == EXIT_DONE && c->down.lost && c->options.lossless)
-        client_say(c, EXIT_DATA, "%" PRIu64 " messages were lost", c->down.lost);
+    const uint64_t lost = c->options.lossless ? c->down.lost : 0;
+    if (c->exit_code == EXIT_DONE && (c->crc_errors || c->verify_errors || lost))
+        client_say(c, EXIT_DATA,
+                   "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check, %" PRIu64
+                   " were lost",
+                   c->crc_errors, c->verify_errors, c->down.lost);
 }
 
 static void run(struct client *c)

@@ -153,25 +153,24 @@ enum segment_result segment_check(struct segment *segment)
         return REFUSE(segment, "version %" PRIu32 ", this client reads %u; update the older side",
                       header->version, SHM_VERSION);
 
-    /* The first that is broken is the one to name. */
     const uint32_t slots = header->slot_count, stride = header->slot_stride;
-    const uint32_t capacity = header->payload_capacity;
+    const uint32_t capacity = header->payload_capacity, kind = header->payload_kind;
+    const bool a_power = (slots & (slots - 1)) == 0;
+    const bool fits = kind == SHM_RAW || capacity >= sizeof(struct shm_sample);
     const struct {
         const char *field;
         bool good;
     } rules[] = {
+        /* the first that is broken is the one to name */
         {"header_size", header->header_size == SHM_HEADER_SIZE},
-        {"slot_count",
-         slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX && (slots & (slots - 1)) == 0},
+        {"slot_count", slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX && a_power},
         {"slot_stride", stride >= SHM_BLOCK && stride % SHM_BLOCK == 0},
         {"payload_capacity", capacity >= 1 && capacity <= stride - SHM_SLOT_HEAD},
         {"total_size", header->total_size == SHM_HEADER_SIZE + 2ull * slots * stride},
         {"flags", (header->flags & ~(SHM_FLAG_CRC | SHM_FLAG_BARRIER)) == 0},
         {"session", header->session != 0},
         {"host_pid", header->host_pid != 0 && header->host_pid <= INT32_MAX},
-        {"payload_kind",
-         header->payload_kind == SHM_RAW ||
-             (header->payload_kind == SHM_SAMPLE && capacity >= sizeof(struct shm_sample))},
+        {"payload_kind", kind <= SHM_SAMPLE && fits},
         {"state", state <= SHM_CLOSED},
     };
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)

@@ -70,10 +70,7 @@ struct client {
     struct clock_facts clock;
     struct latency seen, due; /* publish -> seen, due -> seen */
     struct lane_message first;
-    union { /* as much of it as fits */
-        struct shm_sample sample;
-        unsigned char bytes[sizeof(struct shm_sample)];
-    } first_payload;
+    unsigned char first_payload[sizeof(struct shm_sample)]; /* as much of it as fits */
 };
 
 /* ---- cliente_c.c ---- */

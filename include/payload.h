@@ -17,8 +17,8 @@ uint32_t payload_crc32(const unsigned char *bytes, size_t length, uint32_t start
  * for kind SHM_SAMPLE, then byte i is (n + i) % 251 */
 bool payload_matches(uint32_t kind, const struct lane_message *message);
 
-/* Prints a sample, a line a field. */
-void payload_print(FILE *out, const struct shm_sample *sample);
+/* Prints the sample that lies there, a line a field. */
+void payload_print(FILE *out, const unsigned char *sample);
 
 /* One JSON object and a newline: n, timestamp_ns, length, then the fields of the sample that the
  * message begins with (none where it is too short for one).

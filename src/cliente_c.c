@@ -208,7 +208,7 @@ static enum end receive(struct client *c)
         if (result == LANE_OK) {
             const uint64_t now = clock_now_ns();
             if (c->messages == 0) /* before lane_confirm vouches for it */
-                memcpy(&c->first_payload, message.payload,
+                memcpy(c->first_payload, message.payload,
                        message.length < room ? message.length : room);
             if (plain)
                 result = lane_confirm(lane, &message);

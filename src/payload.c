@@ -101,9 +101,9 @@ static int put_item(char *out, const struct field *field, const unsigned char *f
 }
 
 /* As JSON: a number, a list of them, or a string up to its first NUL. @return its length */
-static int put_field(char *out, const struct field *field, const struct shm_sample *sample)
+static int put_field(char *out, const struct field *field, const unsigned char *sample)
 {
-    const unsigned char *from = (const unsigned char *)sample + field->offset;
+    const unsigned char *from = sample + field->offset;
     const bool text = field->kind == KIND_text, list = !text && field->count > 1;
     char *to = out + sprintf(out, "%s", text ? "\"" : list ? "[" : "");
 
@@ -114,7 +114,7 @@ static int put_field(char *out, const struct field *field, const struct shm_samp
     return (int)(to + sprintf(to, "%s", text ? "\"" : list ? "]" : "") - out);
 }
 
-void payload_print(FILE *out, const struct shm_sample *sample)
+void payload_print(FILE *out, const unsigned char *sample)
 {
     char text[PAYLOAD_JSON_SIZE];
 
@@ -126,19 +126,14 @@ void payload_print(FILE *out, const struct shm_sample *sample)
 
 size_t payload_json(char *out, const struct lane_message *message)
 {
-    struct shm_sample sample;
     char *to = out;
 
     to += sprintf(to, "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
                   message->n, message->timestamp_ns, message->length);
-    if (message->length >= sizeof sample) {
-        memcpy(&sample, message->payload, sizeof sample);
-        for (const struct field *field = fields; field < fields + FIELDS; field++) {
-            if (field->kind == KIND_pad)
-                continue;
+    for (const struct field *field = fields; field < fields + FIELDS; field++)
+        if (field->kind != KIND_pad && message->length >= sizeof(struct shm_sample)) {
             to += sprintf(to, ", \"%s\": ", field->name);
-            to += put_field(to, field, &sample);
+            to += put_field(to, field, message->payload);
         }
-    }
     return (size_t)(to + sprintf(to, "}\n") - out);
 }

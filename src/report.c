@@ -284,12 +284,12 @@ static void print_first(FILE *out, const struct client *c)
     fprintf(out, "  time stamp   %" PRIu64 " ns\n", first->timestamp_ns);
     if (c->segment.header.payload_kind == SHM_SAMPLE &&
         first->length >= sizeof(struct shm_sample)) {
-        payload_print(out, &c->first_payload.sample);
+        payload_print(out, c->first_payload);
         return;
     }
     fputs("  payload     ", out);
     for (uint32_t i = 0; i < first->length && i < 20; i++)
-        fprintf(out, " %02x", c->first_payload.bytes[i]);
+        fprintf(out, " %02x", c->first_payload[i]);
     fputs(first->length > 20 ? " ...\n" : "\n", out);
 }
 

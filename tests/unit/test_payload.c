@@ -85,7 +85,7 @@ int main(void)
     FILE *out = tmpfile();
     CHECK(out != NULL);
     if (out != NULL) {
-        payload_print(out, &sample);
+        payload_print(out, payload);
         rewind(out);
         (void)!fread(text, 1, sizeof text - 1, out);
         fclose(out);

@@ -244,9 +244,7 @@ static void print_latency(FILE *out, const struct client *c)
 
     heading(out, "latency");
     if (c->foreign_clock) {
-        fputs("  none: a time stamp of the host's is over a second away from our clock\n"
-              "  (time namespaces?), so no age can be told\n",
-              out);
+        fputs("  none: a time stamp over a second away from our clock (time namespaces?)\n", out);
         return;
     }
     print_row(out, "", NULL);

@@ -113,8 +113,7 @@ void transfer_close(struct client *c);
 bool report_on_terminal(FILE *out); /* is there somebody to show a live line to? */
 void report_attached(const struct client *c);
 void report_live(const struct client *c, uint64_t now_ns);
-void report_text(const struct client *c);
-void report_json(const struct client *c);
+void report_end(const struct client *c);
 void report_layout(void);
 
 #endif

@@ -313,10 +313,7 @@ static void run(struct client *c)
         c->host = segment_host(&c->segment, c->end_ns);
     lane_leave(&c->down); /* before anything is printed: a host may be waiting for us */
     conclude(c, end);
-    if (o->json)
-        report_json(c);
-    else if (!o->quiet)
-        report_text(c);
+    report_end(c);
 }
 
 int main(int argc, char **argv)

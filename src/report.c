@@ -144,18 +144,18 @@ static void text_figures(FILE *out, const struct figure *figures, size_t count)
     fputc('\n', out);
 }
 
-static void json_figures(FILE *out, const struct figure *figures, size_t count)
+static void json_figures(const struct figure *figures, size_t count)
 {
     const char *end = ""; /* of the object at hand */
 
     for (const struct figure *f = figures; f < figures + count; f++) {
-        fprintf(out, "%s%s", f->object ? end : "", f == figures ? "{" : ", ");
+        printf("%s%s", f->object ? end : "", f == figures ? "{" : ", ");
         if (f->object != NULL)
-            fprintf(out, "\"%s\": {", f->object);
+            printf("\"%s\": {", f->object);
         end = f->object ? "}" : end;
-        fprintf(out, "\"%s\": %s", f->key, in_words(f, true).text);
+        printf("\"%s\": %s", f->key, in_words(f, true).text);
     }
-    fputs(end, out);
+    printf("%s", end);
 }
 
 static uint64_t ns_between(struct timeval begin, struct timeval end)
@@ -164,7 +164,7 @@ static uint64_t ns_between(struct timeval begin, struct timeval end)
            (uint64_t)(end.tv_usec - begin.tv_usec) * 1000u;
 }
 
-static void print_figures(FILE *out, const struct client *c, bool json)
+static void print_figures(const struct client *c)
 {
     const struct rusage *a = &c->begin_usage, *b = &c->end_usage;
     const struct waiter *w = &c->waiter;
@@ -214,7 +214,10 @@ static void print_figures(FILE *out, const struct client *c, bool json)
         {NULL, "a call costs", NULL, "cost_ns", COST, (uint64_t)(10 * c->clock.cost_ns)},
     };
 
-    (json ? json_figures : text_figures)(out, figures, sizeof figures / sizeof figures[0]);
+    if (c->options.json)
+        json_figures(figures, sizeof figures / sizeof figures[0]);
+    else
+        text_figures(c->text, figures, sizeof figures / sizeof figures[0]);
 }
 
 /* ---- latency: the same points in both ---- */
@@ -291,26 +294,25 @@ static void print_first(FILE *out, const struct client *c)
     fputs(first->length > 20 ? " ...\n" : "\n", out);
 }
 
-void report_text(const struct client *c)
+void report_end(const struct client *c)
 {
     const bool received = c->messages > 0 && !c->options.source;
 
-    if (c->next_live_ns != UINT64_MAX)
-        fputs("\r\033[K", c->text);
-    if (received)
-        print_first(c->text, c);
-    heading(c->text, c->options.source ? "sent" : "received");
-    print_figures(c->text, c, false);
-    if (received)
-        print_latency(c->text, c);
-}
-
-void report_json(const struct client *c)
-{
-    print_figures(stdout, c, true);
-    json_latency("latency_ns", &c->seen, !c->foreign_clock);
-    json_latency("due_latency_ns", &c->due, !c->foreign_clock);
-    puts("}");
+    if (c->options.json) {
+        print_figures(c);
+        json_latency("latency_ns", &c->seen, !c->foreign_clock);
+        json_latency("due_latency_ns", &c->due, !c->foreign_clock);
+        puts("}");
+    } else if (!c->options.quiet) {
+        if (c->next_live_ns != UINT64_MAX)
+            fputs("\r\033[K", c->text);
+        if (received)
+            print_first(c->text, c);
+        heading(c->text, c->options.source ? "sent" : "received");
+        print_figures(c);
+        if (received)
+            print_latency(c->text, c);
+    }
 }
 
 #define PRINT_PLACE(block, field, offset, size)                                                    \

@@ -17,12 +17,9 @@
 #include "shm_sample.h"
 
 #ifdef __APPLE__
-/* shm_open takes no other flags there, and closes on exec by itself. */
-#define OPEN_FLAGS    0
-#define KNOWS_REGULAR 0 /* fstat reports no file type for a shared memory object */
+#define OPEN_FLAGS 0 /* shm_open takes no others there, and closes on exec by itself */
 #else
-#define OPEN_FLAGS    (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
-#define KNOWS_REGULAR 1
+#define OPEN_FLAGS (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
 #endif
 #ifndef MAP_POPULATE /* Linux: map the pages now, not one fault at a time in the timed loop */
 #define MAP_POPULATE 0
@@ -101,7 +98,7 @@ static enum segment_result stat_object(struct segment *segment)
     if (fstat(segment->fd, &found) != 0)
         return say(segment, SEGMENT_ERROR, "fstat: %s", strerror(errno));
     segment->object_size = (uint64_t)found.st_size;
-    if (KNOWS_REGULAR && !S_ISREG(found.st_mode))
+    if (!S_ISREG(found.st_mode) && (found.st_mode & S_IFMT) != 0) /* macOS: reports no type */
         return REFUSE(segment, "not a regular shared memory object; choose another name");
     if (found.st_uid != geteuid() && found.st_uid != 0)
         return REFUSE(segment, "it belongs to user %lu, not to you or root; run both as one user",

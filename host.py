@@ -70,15 +70,18 @@ class Ended(Exception):
 
 
 def put(text: str, stream) -> None:
-    """Writes all of it, now. OSError: that cannot be."""
+    """Writes all of it, now."""
     if stream is None:  # print would take the standard output for it
-        raise OSError(errno.EBADF, "it is closed")
-    print(text, file=stream, end="", flush=True)
+        raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
+    try:
+        print(text, file=stream, end="", flush=True)
+    except OSError as error:
+        raise Failure(SYSTEM, f"standard output: {error.strerror}; give --quiet, or another one")
 
 
 def remark(text: str) -> None:
     """One line on standard error; that nobody hears it is no reason to end."""
-    with suppress(OSError):
+    with suppress(Failure):
         put(f"host.py: {text}\n", sys.stderr)
 
 
@@ -647,7 +650,7 @@ class Keeper:
         self.publish_ns, self.round_trip, self.begin = Latency(), Latency(), clock()
 
     def say(self, text: str) -> None:
-        with suppress(OSError):
+        with suppress(Failure):
             put(self.clear, self.out)
         remark(f"{self.segment.name}: {text}")
 
@@ -655,9 +658,9 @@ class Keeper:
         """A part of the result; beside --sink - it is a remark."""
         try:
             put(self.clear + text + "\n", self.out)
-        except OSError as error:
+        except Failure:
             if self.options.sink != "-":
-                raise Failure(SYSTEM, f"standard output: {error.strerror}")
+                raise
 
     def care(self, now: int = 0) -> int:
         """Wherever the host waits, at least every 50 ms. Returns the time: now, or the clock's."""
@@ -690,7 +693,7 @@ class Keeper:
                 f"{self.clients()} clients")
         if pid:
             text += f"  pid {pid}, lag {max(head - position(self.words[self.down.place]), 0)}"
-        with suppress(OSError):
+        with suppress(Failure):
             put(f"\r{text:.79}\033[K", self.out)  # one that wraps cannot be overwritten
 
     def child_ended(self) -> bool:
@@ -1022,8 +1025,8 @@ def report(keeper: Keeper, published: int, elapsed: float) -> None:
 def run(options: argparse.Namespace) -> int:
     file = (open_file(options.input, os.O_RDONLY, 0) if options.input else
             open_file(options.sink, os.O_WRONLY | os.O_CREAT, 1) if options.sink else ())
-    if sys.stdout is None and (options.json or not options.quiet) and options.sink != "-":
-        raise Failure(SYSTEM, "standard output is closed; give --quiet, or open it")
+    if options.json or not options.quiet and options.sink != "-":
+        put("", sys.stdout)  # if it is closed, better now than at the end
     kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
     segment = Segment(options.name, options.size, options.slots, kind, options.crc)
     keeper = Keeper(options, segment)
@@ -1065,15 +1068,11 @@ def run(options: argparse.Namespace) -> int:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str):  # one line, not the usage over several
-        remark(f"{message}; see host.py --help")
-        self.exit(USAGE)
+        raise Failure(USAGE, f"{message}; see host.py --help")
 
     def print_help(self, file=None):
-        try:
-            put(self.format_help(), sys.stdout)
-        except OSError as error:
-            remark(f"standard output: {error.strerror}")
-            self.exit(SYSTEM)
+        put(self.format_help(), sys.stdout)
+        raise Ended
 
 
 def number(kind: type, low: float, high: float) -> Callable[[str], float]:
@@ -1088,58 +1087,53 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
 
 def parse_options(arguments: List[str]) -> argparse.Namespace:
     parser = Parser(prog="host.py", usage="host.py [options] [-- COMMAND ARG...]",
-                    description="Creates a shared memory segment and publishes into it; "
-                                "cliente_c reads it.", allow_abbrev=False)
-    add = parser.add_argument
-    add("--name", default="/shmprueba", help="segment name, with or without the slash (/shmprueba)")
-    add("--rate", type=number(float, 0, 1e9), metavar="HZ",
-        help="messages a second, absolute schedule; 0: no pause (1000)")
-    add("--size", type=number(int, 1, 1 << 30), default=64, metavar="BYTES",
-        help="payload bytes (64)")
-    add("--slots", type=number(int, 2, 65536), default=1024, metavar="N",
-        help="messages a lane holds, power of two (1024)")
-    add("--count", type=number(int, 0, 1 << 40), default=0, metavar="N",
-        help="stop after N messages; 0: until Ctrl-C (0)")
-    add("--input", metavar="FILE",
-        help="publish FILE ('-': standard input) in messages of --size bytes; implies --rate 0, and "
-             "then waits for cliente_c --lossless")
-    add("--wait-client", action="store_true", help="publish nothing until a client is attached")
-    add("--echo", action="store_true", help="ping-pong with one client, and end with it: check the "
-                                            "bytes of each echo, print round-trip timing")
-    add("--crc", action="store_true", help="put a CRC-32 on every message")
-    add("--sink", metavar="FILE", help="receive on the up lane, lossless, and write the payloads to "
-                                       "FILE ('-': standard output); publishes nothing")
-    add("--wait", choices=["spin", "block"], help="how --echo (spin) and --sink (block) wait")
-    add("--stall-timeout", type=number(float, 0.001, 1e6), default=1.0, metavar="S",
-        help="drop a consumer that has not moved for so long (1.0)")
-    add("--json", action="store_true", help="one JSON object on standard output at the end, "
-                                            "nothing else there")
-    add("--quiet", action="store_true")
-    add("-- COMMAND", dest="command", nargs="?", help="start COMMAND once the segment is live, end "
-                                                      "with it, exit with its status")
+                    description="Creates a shared memory segment and publishes into it; cliente_c "
+                                "reads it. COMMAND is started once the segment is live; host.py "
+                                "ends with it, and exits with its status.", allow_abbrev=False)
+    for flag, metavar, kind, default, text in (
+            ("--name", "NAME", str, "/shmprueba", "of the segment (/shmprueba)"),
+            ("--rate", "HZ", number(float, 0, 1e9), None, "messages a second; 0: no pause (1000)"),
+            ("--size", "BYTES", number(int, 1, 1 << 30), 64, "of payload in a message (64)"),
+            ("--slots", "N", number(int, 2, 65536), 1024, "a lane, power of two (1024)"),
+            ("--count", "N", number(int, 0, 1 << 40), 0, "stop after N messages; 0: Ctrl-C (0)"),
+            ("--input", "FILE", str, None, "publish FILE ('-': standard input), --size bytes a "
+             "message; implies --rate 0, and then waits for cliente_c --lossless"),
+            ("--sink", "FILE", str, None, "publish nothing, but write what cliente_c --source sends "
+             "to FILE ('-': standard output)"),
+            ("--stall-timeout", "S", number(float, 0.001, 1e6), 1.0,
+             "drop a consumer that has not moved for so long (1.0)")):
+        parser.add_argument(flag, metavar=metavar, type=kind, default=default, help=text)
+    for flag, text in (
+            ("--echo", "ping-pong with one client, and end with it: check the bytes of each echo, "
+             "print round-trip timing"),
+            ("--wait-client", "publish nothing until a client is attached"),
+            ("--crc", "put a CRC-32 on every message"),
+            ("--json", "one JSON object on standard output at the end, nothing else there"),
+            ("--quiet", "say nothing but what went wrong")):
+        parser.add_argument(flag, action="store_true", help=text)
+    parser.add_argument("--wait", choices=["spin", "block"],
+                        help="how --echo (spin) and --sink (block) wait")
     dashes = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:dashes])
     options.command = arguments[dashes + 1:]
-    for wrong, text in (
-            (dashes < len(arguments) and not options.command, "--: COMMAND is missing"),
-            (options.slots & options.slots - 1, f"--slots {options.slots}: not a power of two"),
-            (options.input == "", "--input: its name is empty"),
-            (options.sink == "", "--sink: its name is empty"),
-            (bool(options.input) + options.echo + bool(options.sink) > 1,
-             "--input, --echo, --sink: only one of them"),
-            (options.json and options.sink == "-", "--json: standard output is taken by --sink -"),
-            (0 < (options.rate or 0) < 1e-6, "--rate: one message in 11 days is the slowest")):
-        if wrong:
-            parser.error(text)
+    options.wait = options.wait or ("block" if options.sink else "spin")
     options.count = options.count or 1 << 62  # 0: until Ctrl-C
     if options.rate is None:
         options.rate = 0.0 if options.input else 1000.0
-    options.wait = options.wait or ("block" if options.sink else "spin")
+    for wrong, text in (
+            (dashes < len(arguments) and not options.command, "--: COMMAND is missing"),
+            (options.slots & options.slots - 1, f"--slots {options.slots}: not a power of two"),
+            ("" in (options.input, options.sink), "--input, --sink: the name of FILE is empty"),
+            (bool(options.input) + options.echo + bool(options.sink) > 1,
+             "--input, --echo, --sink: only one of them"),
+            (options.json and options.sink == "-", "--json: standard output is taken by --sink -"),
+            (0 < options.rate < 1e-6, "--rate: one message in 11 days is the slowest"),
+            (any("\ud800" <= letter <= "\udfff" for letter in options.name),
+             f"segment name {options.name!r} is not UTF-8: SharedMemory takes no other")):
+        if wrong:
+            parser.error(text)
     try:
         options.name = normalise_name(options.name)
-        options.name.encode()
-    except UnicodeEncodeError:
-        parser.error(f"segment name {options.name!r} is not UTF-8: SharedMemory takes no other")
     except ValueError as error:
         parser.error(f"segment name {options.name!r} {error}")
     return options
@@ -1148,34 +1142,29 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
 def main(arguments: List[str]) -> int:
     if sys.stdout:  # a name that its encoding does not have is no reason to fail; stderr does so
         sys.stdout.reconfigure(errors="backslashreplace")
-    options = parse_options(arguments)
-    if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin" and not options.quiet:
-        remark(f"{options.name}: this name is too long for macOS (31 bytes with the slash)")
-    if MACHINE not in ("x86_64", "amd64", "aarch64", "arm64"):
-        remark(f"{options.name}: the memory order of this program is not proved on this machine "
-               f"({MACHINE}): --crc is on")
-        options.crc = True
-    if LINUX:
-        libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer
+    options = None
     try:
+        options = parse_options(arguments)
+        if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin" and not options.quiet:
+            remark(f"{options.name}: this name is too long for macOS (31 bytes with the slash)")
+        if MACHINE not in ("x86_64", "amd64", "aarch64", "arm64"):
+            remark(f"{options.name}: the memory order of this program is not proved on this machine "
+                   f"({MACHINE}): --crc is on")
+            options.crc = True
+        if LINUX:
+            libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer
         return run(options)
     except Ended:
         return DONE
     except Failure as failure:
-        remark(f"{options.name}: {failure}")
+        remark(f"{options.name}: {failure}" if options else str(failure))
         return failure.code
 
 
 if __name__ == "__main__":
-    for _number in (1, 2):  # a closed one must not become the segment's, or a file's
-        try:
-            os.fstat(_number)
-        except OSError:
+    for _number, _stream in enumerate((sys.stdout, sys.stderr), 1):
+        if not _stream:  # a closed one must not become the segment's, or a file's
             os.dup2(os.open(os.devnull, os.O_RDWR), _number)
-    try:
-        _status = main(sys.argv[1:])
-    except SystemExit as _exit:  # argparse
-        _status = _exit.code
     # Not sys.exit: the interpreter's end would give the signals back their default, and flush what
     # a broken stream has not taken: then its exit code is 120, whatever ours was.
-    os._exit(_status)
+    os._exit(main(sys.argv[1:]))

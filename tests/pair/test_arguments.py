@@ -1,6 +1,4 @@
 """What a user may type wrongly: one line, an exit code, nothing left behind."""
-import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -22,11 +20,10 @@ class Arguments(PairTest):
 
     def host_refuses(self, words, *said: str) -> None:
         """In this process: a table of them is quicker so."""
-        with self.subTest(words=words), contextlib.redirect_stderr(io.StringIO()) as err, \
-                self.assertRaises(SystemExit) as end:
+        with self.subTest(words=words), self.assertRaises(host.Failure) as end:
             host.parse_options(words)
         self.assertEqual(end.exception.code, 2)
-        self.one_line(err.getvalue(), "host.py: ", *said)
+        self.one_line(f"{end.exception}\n", *said)
 
     def test_host(self) -> None:
         command = ["--name", self.name]
@@ -49,7 +46,7 @@ class Arguments(PairTest):
         for words in (["--rate", " 5"], ["--rate", "1_0"], ["--stall-timeout", "1 "]):
             self.host_refuses(command + words, words[0], "not a number")
         for words in (["--size", "0"], ["trailing"]):
-            self.refused(HOST + command + words, 2, words[0], "--help")
+            self.refused(HOST + command + words, 2, "host.py: ", words[0], "--help")
         self.refused(HOST + ["--name", b"\xff"], 2, "UTF-8")
 
     def test_names_that_the_resource_tracker_does_not_take(self) -> None:

@@ -49,6 +49,7 @@ import time
 import zlib
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from multiprocessing import resource_tracker, shared_memory
 from typing import BinaryIO, Callable, List, Optional, Tuple
 
@@ -91,6 +92,7 @@ MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 1, 1024, 32, 128
 STARTING, LIVE, CLOSED = 0, 1, 2
 RAW, SAMPLE, FLAG_CRC, FLAG_BARRIER = 0, 1, 1, 2
 DOWN, UP = 0, 1
+POSITION = (1 << 48) - 1  # in a place; above it: the generation
 CLAIMING = 0xffff << 32  # a position from here on is the pid of a client that is just claiming
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 
@@ -119,10 +121,6 @@ class Slot(ctypes.Structure):
 
 STATE_AT, BEAT_AT = BLOCK // 4, (BLOCK + Status.heartbeat_ns.offset) // 8
 HEARTBEAT_NS, SILENCE_NS = 50_000_000, 1_000_000_000  # twice as often as promised
-
-
-def position(place: int) -> int:
-    return place & 0xffffffffffff
 
 
 # ---- your own data: what a payload is, and where it comes from (C: include/shm_sample.h) -------
@@ -197,15 +195,14 @@ def normalise_name(name: str, system: str = sys.platform) -> str:
 
 # ---- clock and histogram -----------------------------------------------------------------------
 
-def choose_clock(module=time) -> Tuple[str, Callable[[], int]]:
+def choose_clock(module=time) -> Callable[[], int]:
     """The clock of include/latency.h, by symbol: only macOS has CLOCK_UPTIME_RAW."""
     if hasattr(module, "CLOCK_UPTIME_RAW"):
-        clock_id = module.CLOCK_UPTIME_RAW
-        return "CLOCK_UPTIME_RAW", lambda: module.clock_gettime_ns(clock_id)
-    return "CLOCK_MONOTONIC", module.monotonic_ns  # the same clock there, and a cheaper call
+        return partial(module.clock_gettime_ns, module.CLOCK_UPTIME_RAW)
+    return module.monotonic_ns  # CLOCK_MONOTONIC there, and a cheaper call
 
 
-CLOCK_NAME, clock = choose_clock()
+clock = choose_clock()
 
 
 class Latency:
@@ -613,6 +610,8 @@ class Segment:
             view.release()
         self.shm.close()
 
+        with open(f"/proc/{pid}/stat", "rb") as status:  # a zombie takes signals, but never reads
+            return status.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 # ---- keeping: what a host looks after, whatever its job ----------------------------------------
 
@@ -621,12 +620,7 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        pass
-    try:  # a zombie takes signals, but will never read again
-        with open(f"/proc/{pid}/stat", "rb") as status:
-            return status.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
+    except OSError:  # another user's; or there is no /proc
         return True
 
 
@@ -637,16 +631,16 @@ class Keeper:
         self.options, self.segment, self.words = options, segment, segment.words
         self.down, self.up = segment.lanes
         self.out = sys.stderr if options.sink == "-" else sys.stdout  # the payloads have that
-        self.live = (not (options.quiet or options.json or options.command)
+        self.chatty = not (options.quiet or options.json)
+        self.live = (self.chatty and not options.command  # a live line, then
                      and self.out is not None and self.out.isatty()
-                     and os.environ.get("TERM", "dumb") != "dumb")  # a live line, then
+                     and os.environ.get("TERM", "dumb") != "dumb")
         self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
         self.child: Optional[subprocess.Popen] = None
-        self.serves = bool(options.echo or options.sink)  # one client, and ends with it
-        self.why_dropped, self.name_is_gone = "its client was dropped, but not by this host", False
+        self.why_dropped, self.name_is_gone = "", False
         self.next_care = self.next_line = 0
         self.seen, self.spent, self.last_look = None, 0, 0  # of ran_out()
-        self.bytes = self.received = self.stalls = self.dropped = self.echo_errors = 0
+        self.bytes = self.received = self.stalls = self.dropped = 0
         self.publish_ns, self.round_trip, self.begin = Latency(), Latency(), clock()
 
     def say(self, text: str) -> None:
@@ -662,37 +656,34 @@ class Keeper:
             if self.options.sink != "-":
                 raise
 
-    def care(self, now: int = 0) -> int:
-        """Wherever the host waits, at least every 50 ms. Returns the time: now, or the clock's."""
-        now = now or clock()
+    def care(self) -> int:
+        """Wherever the host waits, at least every 50 ms. Returns the time."""
+        now = clock()
         if now < self.next_care:
             return now
         self.next_care = now + HEARTBEAT_NS
         self.segment.beat(now)
         if Stop.signal or self.child_ended() and not self.options.sink:  # that drains its ring
             raise Ended
-        generation, pid = self.holder()
+        generation, pid, _ = self.consumer()
         if pid and not alive(pid) and self.words[self.down.place] >> 48 == generation:
             self.drop(generation, pid, "is gone")
         if now >= self.next_line:
             self.next_line = now + 1_000_000_000
             if not self.name_is_gone and not self.segment.still_named():
                 self.name_is_gone = True
-                self.say("its name is gone: another process unlinked it (a Python that attached "
-                         "with SharedMemory does so when it ends: there track=False, or before "
-                         "3.13 resource_tracker.unregister); attached clients go on, new ones "
-                         "find no host")
+                self.say("its name is gone: another process unlinked it, as a Python does that has "
+                         "attached with SharedMemory (there: track=False, or resource_tracker."
+                         "unregister); who is attached goes on, new clients find no host")
             if self.live:
-                self.line((now - self.begin) * 1e-9 or 1, pid)
+                self.line((now - self.begin) * 1e-9 or 1)
         return now
 
-    def line(self, seconds: float, pid: int) -> None:
-        head = self.words[self.down.head]
+    def line(self, seconds: float) -> None:
+        head, (_, pid, at) = self.words[self.down.head], self.consumer()
         count = self.received if self.options.sink else head
         text = (f"  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
-                f"{self.clients()} clients")
-        if pid:
-            text += f"  pid {pid}, lag {max(head - position(self.words[self.down.place]), 0)}"
+                f"{self.clients()} clients" + f"  pid {pid}, lag {max(head - at, 0)}" * bool(pid))
         with suppress(Failure):
             put(f"\r{text:.79}\033[K", self.out)  # one that wraps cannot be overwritten
 
@@ -704,24 +695,20 @@ class Keeper:
     def clients(self) -> int:
         return self.segment.ints[self.down.attached]
 
-    def holder(self) -> Tuple[int, int]:
-        """(generation, pid) of who holds the place, claiming or settled; (0, 0): nobody."""
+    def consumer(self) -> Tuple[int, int, int]:
+        """(generation, pid, position) of who holds the place, claiming or settled; or zeros."""
         place, holder = self.words[self.down.place], self.words[self.down.holder]
-        generation = place >> 48
+        generation, at = place >> 48, place & POSITION
         if not generation & 1 or generation == self.words[self.down.dropped]:
-            return 0, 0
-        if position(place) >= CLAIMING:
-            return generation, place & 0xffffffff
-        return generation, holder & 0xffffffff if holder >> 32 == generation else 0
+            return 0, 0, 0
+        if at >= CLAIMING:
+            return generation, at & 0xffffffff, at
+        return generation, holder & 0xffffffff if holder >> 32 == generation else 0, at
 
     def settled(self) -> int:
         """The generation of a consumer that has begun; 0: nobody has."""
-        generation, _ = self.holder()
-        return 0 if position(self.words[self.down.place]) >= CLAIMING else generation
-
-    def gone(self, generation: int) -> bool:
-        return (self.words[self.down.place] >> 48 != generation
-                or self.words[self.down.dropped] == generation)
+        generation, _, at = self.consumer()
+        return generation if at < CLAIMING else 0
 
     def drop(self, generation: int, pid: int, why: str) -> None:
         """Waits for it no longer. It learns that before it counts another message (lane.c)."""
@@ -730,7 +717,9 @@ class Keeper:
         release(); acquire()  # SYNC dropped: pairs with R4; before anything of it is overwritten
         self.dropped += 1
         self.why_dropped = f"client pid {pid} {why}: dropped"
-        if not self.serves:  # else that is the end, and its reason
+        if self.options.echo:  # ends with its client, as --sink does when its ring is drained
+            raise Failure(DATA, self.why_dropped)
+        if not self.options.sink:
             self.say(self.why_dropped)
 
     def ran_out(self, now: int, state: object) -> bool:
@@ -748,8 +737,7 @@ class Keeper:
         moved = looks = 0
         while True:
             release(); acquire()                            # SYNC room: pairs with "claim"
-            at = position(self.words[self.down.place])      # SYNC place load
-            generation, pid = self.holder()
+            generation, pid, at = self.consumer()           # SYNC place load
             if not generation:
                 return n + slots - 1  # who claims from now on begins with message n, or behind it
             if moved < at < n:  # else he is claiming (or lies): what was seen counts
@@ -760,16 +748,16 @@ class Keeper:
             looks += 1
             if self.ran_out(self.care(), (generation, moved)):
                 self.drop(generation, pid, f"had not moved for {self.options.stall_timeout:g} s")
-                if self.serves:
-                    raise Failure(DATA, self.why_dropped)
             if looks > 100:
                 time.sleep(50e-6)
 
     # -- waiting for a client, for its messages, for the time
 
-    def wait_for(self, arrived: Callable[[], object], who: str) -> None:
-        if not (self.options.quiet or self.options.json or self.child or arrived()):
+    def wait_for(self, arrived: Callable[[], int], who: str) -> int:
+        """Returns what arrived() does as soon as that is not 0."""
+        if self.chatty and not self.child and not arrived():
             self.tell(f"host.py  waiting for {who}")
+        return arrived()
         while not arrived():
             self.care()
             if self.child_ended():
@@ -792,7 +780,7 @@ class Keeper:
                 release(); acquire()  # a sender stores head before it frees its place
                 return take()
             if not spin:
-                self.up.sleep(position(self.words[self.up.place]) + 1)
+                self.up.sleep((self.words[self.up.place] & POSITION) + 1)
             elif clock() - begin > 2_000_000:  # displaced: others share this CPU
                 time.sleep(50e-6)
 
@@ -859,71 +847,59 @@ def publish_input(keeper: Keeper, source: BinaryIO, regular: bool) -> None:
         keeper.wait_for(keeper.settled, "cliente_c --lossless")
     send, fill = keeper.down.writer(keeper.make_room), with_crc(keeper.segment, read)
     wait = keeper.schedule(False)
-    while n < options.count:
-        due = wait(n)
-        while not regular and not select.select([source], [], [], 0.05)[0]:
-            keeper.care()  # a quiet source must not stop the heartbeat
-        try:
-            send(fill, due)
-            n += 1
-        except EOFError:
-            return
-        except BlockingIOError:
-            pass
+    with suppress(EOFError):
+        while n < options.count:
+            due = wait(n)
+            while not regular and not select.select([source], [], [], 0.05)[0]:
+                keeper.care()  # a quiet source must not stop the heartbeat
+            try:
+                send(fill, due)
+                n += 1
+            except BlockingIOError:
+                pass
 
 
 def echo(keeper: Keeper, take: Callable, done: Callable) -> None:
     """Ping-pong with one client: send one, wait for it to come back, check its bytes."""
-    down, words, memory, size = keeper.down, keeper.words, keeper.segment.memory, keeper.options.size
+    down, memory, size = keeper.down, keeper.segment.memory, keeper.options.size
     send, fill, n = down.writer(keeper.make_room), make_filler(keeper.segment), 0
-    keeper.wait_for(keeper.settled, "cliente_c --echo")
-    asked, wait = words[down.place] >> 48, keeper.schedule(True)
+    asked, wait = keeper.wait_for(keeper.settled, "cliente_c --echo"), keeper.schedule(True)
 
     def over(now: int) -> bool:
-        """It has left; or it is done with the message, and so has answered by now; or it sleeps."""
-        generation, pid = keeper.holder()
+        """It has left; or it is done with the message, and so has answered by now."""
+        generation, pid, at = keeper.consumer()
         if keeper.ran_out(now, n) and generation == asked:
             keeper.drop(asked, pid, f"did not answer for {keeper.options.stall_timeout:g} s")
-        return keeper.gone(asked) or n <= position(words[down.place]) < CLAIMING
+        return generation != asked or n <= at < CLAIMING
 
     while n < keeper.options.count:
         due = wait(n)
-        if keeper.gone(asked):
-            break
+        if keeper.consumer()[0] != asked:
+        if reply is None and keeper.consumer()[0] != asked:
+            return
+            return
         n += 1
         begin = send(fill, due)
         published = clock()
         reply = keeper.await_up(take, over)
         end = clock()
         if reply is None:
-            break
+            raise Failure(DATA, f"message {n} did not come back: its client reads, but does not "
+                                "echo; start cliente_c --echo")
         keeper.publish_ns.record(published - begin)
         keeper.round_trip.record(end - begin)
         at = down.slot_at(n) + SLOT_HEAD
         same = reply == memory[at:at + size]
         if not done(reply) or not same:
-            keeper.echo_errors += 1
             raise Failure(DATA, f"message {n} did not come back as it was sent")
         keeper.received += 1
-    if words[down.dropped] == asked:
-        keeper.echo_errors += n - keeper.received
-        raise Failure(DATA, keeper.why_dropped)
-    if keeper.received < n and not keeper.gone(asked):
-        keeper.echo_errors += 1
-        raise Failure(DATA, f"message {n} did not come back: its client reads, but does not echo; "
-                            "start cliente_c --echo")
 
 
 def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular: bool) -> None:
-    """The payloads of the up lane, straight from the slot to the file, of one client."""
-    options, words, down = keeper.options, keeper.words, keeper.down
-    sender = 0  # its generation
-
-    def over(_now: int) -> bool:
-        nonlocal sender
-        now = words[down.place] >> 48
-        sender = sender or (now - 1 | 1 if now else 0)  # even: it has come and left already
-        return bool(sender) and keeper.gone(sender)
+    """The payloads of the up lane, straight from the slot to the file, of the first client."""
+    options, first = keeper.options, 1  # its generation
+    if regular and options.sink != "-":
+        file.truncate(0)  # only now: it could have been that of a host which is running
 
     def write(payload: memoryview) -> None:
         at, step = 0, len(payload) if regular else select.PIPE_BUF
@@ -935,10 +911,10 @@ def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular
             except OSError as error:
                 raise Failure(SYSTEM, f"write {options.sink}: {error.strerror}; give another file")
 
-    keeper.wait_for(lambda: over(0) or sender, "cliente_c --source")
+    keeper.wait_for(lambda: keeper.words[keeper.down.place], "cliente_c --source")
     while keeper.received < options.count:
-        payload = keeper.await_up(take, over)
-        if payload is None and words[down.dropped] == sender:
+        payload = keeper.await_up(take, lambda _now: keeper.consumer()[0] != first)
+        if payload is None and keeper.dropped:
             raise Failure(DATA, f"{keeper.why_dropped}; {options.sink} is incomplete")
         if payload is None:
             return keeper.say(f"the client left before the end of its stream: {options.sink} has "
@@ -981,45 +957,46 @@ def start_command(options: argparse.Namespace) -> subprocess.Popen:
         return subprocess.Popen(options.command, stdout=2 if taken else None,
                                 stdin=subprocess.DEVNULL if options.input == "-" else None)
     except OSError as error:
-        raise Failure(SYSTEM, f"cannot start {options.command[0]}: {error.strerror}; give another "
-                              "COMMAND")
+        raise Failure(SYSTEM, f"cannot start {options.command[0]}: {error.strerror}; give another")
 
 
-def end_command(child: Optional[subprocess.Popen]) -> int:
+def end_command(child: subprocess.Popen) -> int:
     """It ends by itself when the segment is closed; after a signal it is asked twice."""
-    asks = [child.kill, child.terminate] if child else []
-    while child and child.poll() is None:
+    asks = [child.kill, child.terminate]
+    while child.poll() is None:
         with suppress(subprocess.TimeoutExpired):
             child.wait(2)
         if Stop.signal and asks:
             asks.pop()()
-    return 0 if not child else child.returncode if child.returncode >= 0 else 128 - child.returncode
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def report(keeper: Keeper, published: int, elapsed: float) -> None:
-    options = keeper.options
+def report(keeper: Keeper, elapsed: float, failed: int) -> None:
+    options, spent = keeper.options, keeper.publish_ns.summary()
+    published = keeper.words[keeper.down.head]
     count = keeper.received if options.sink else published
-    size = keeper.bytes if options.input or options.sink else published * options.size
-    spent, trip = keeper.publish_ns.summary(), keeper.round_trip.summary()
-    spent = spent and {key: spent[key] for key in ("mean", "p50", "p99")}
+    record = {
+        "published": published, "received": keeper.received, "clients": keeper.clients(),
+        "bytes": keeper.bytes if options.input or options.sink else published * options.size,
+        "elapsed_s": round(elapsed, 6), "rate_hz": round(count / elapsed, 3),
+        "stalls": keeper.stalls, "dropped_clients": keeper.dropped,
+        "missed_wakeups": keeper.up.missed_wakeups,
+        "publish_ns": spent and {key: spent[key] for key in ("mean", "p50", "p99")}}
+    if options.echo:  # one message is under way at most: where the run failed, it is that one
+        record.update(round_trip_ns=keeper.round_trip.summary(),
+                      echo_errors=published - keeper.received if failed == DATA else 0)
     if options.json:
-        record = {"published": published, "received": keeper.received, "clients": keeper.clients(),
-                  "bytes": size, "elapsed_s": round(elapsed, 6),
-                  "rate_hz": round(count / elapsed, 3), "stalls": keeper.stalls,
-                  "dropped_clients": keeper.dropped, "publish_ns": spent, "clock": CLOCK_NAME,
-                  "session": keeper.segment.session, "missed_wakeups": keeper.up.missed_wakeups}
-        if options.echo:
-            record.update(round_trip_ns=trip, echo_errors=keeper.echo_errors)
         return keeper.tell(json.dumps(record))
-    lines = [f"host.py  {'received' if options.sink else 'published'} {count} messages, "
-             f"{size} bytes", f"time         {elapsed:.3f} s   {count / elapsed:.1f} a second",
-             f"clients      {keeper.clients()}   dropped {keeper.dropped}   "
-             f"waited for room {keeper.stalls} times"]
-    for title, figures in (("publish", spent), ("round trip", trip)):
-        cells = [f"{key.replace('_', '.')} {ns / 1000:.2f}" for key, ns in (figures or {}).items()]
+    text = ("host.py  {0} {1} messages, {bytes} bytes\n"
+            "  time         {elapsed_s:.3f} s   {rate_hz:.1f} a second\n"
+            "  clients      {clients}   dropped {dropped_clients}   waited for room {stalls} times"
+            ).format("received" if options.sink else "published", count, **record)
+    for title in ("publish", "round_trip"):
+        cells = [f"{name.replace('_', '.')} {ns / 1000:.2f}"
+                 for name, ns in (record.get(title + "_ns") or {}).items()]
         for at in range(0, len(cells), 4):  # more would not fit into 80 columns
-            lines.append(f"{'' if at else title:12} {'  '.join(cells[at:at + 4])} us")
-    keeper.tell("\n  ".join(lines))
+            text += f"\n  {'' if at else title.replace('_', ' '):12} {'  '.join(cells[at:at + 4])} us"
+    keeper.tell(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -1030,13 +1007,12 @@ def run(options: argparse.Namespace) -> int:
     kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW
     segment = Segment(options.name, options.size, options.slots, kind, options.crc)
     keeper = Keeper(options, segment)
-    up = keeper.up.reader() if keeper.serves else ()
-    code = first = DONE
+    up = keeper.up.reader() if options.echo or options.sink else ()
+    failed = status = DONE
+    command_first = False
     try:
-        if options.sink and options.sink != "-" and file[1]:
-            file[0].truncate(0)  # only now: it could be that of a host which is running
         segment.go_live()
-        if not options.quiet and not options.json:
+        if keeper.chatty:
             keeper.tell(f"host.py  created {options.name}  {segment.total / 1024:.1f} KiB  "
                         f"{options.slots} slots of {options.size} B")
         if options.command:
@@ -1047,21 +1023,21 @@ def run(options: argparse.Namespace) -> int:
         pass
     except Failure as failure:
         keeper.say(str(failure))
-        code = failure.code
-        first = DONE if keeper.child_ended() else code
+        failed, command_first = failure.code, keeper.child_ended()
     finally:  # whatever happened: no segment without a host
-        elapsed, published = max(clock() - keeper.begin, 1) * 1e-9, segment.words[keeper.down.head]
+        elapsed = max(clock() - keeper.begin, 1) * 1e-9
         segment.end()
-        status = end_command(keeper.child)
-    code = first or status or code  # who failed first, COMMAND or we: the rest came of it
+        if keeper.child:
+            status = end_command(keeper.child)
     try:
         if options.json or not options.quiet:
-            report(keeper, published, elapsed)
-    except Failure as failure:  # the first reason to fail is the one that counts, and is said
-        if code == DONE:
+            report(keeper, elapsed, failed)
+    except Failure as failure:
+        if not failed and not status:
             keeper.say(str(failure))
-            code = failure.code
-    return code
+            failed = failure.code
+    # Who failed first, COMMAND or we: the rest came of it.
+    return status if status and command_first else failed or status
 
 
 # ---- command line ------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ class Smoke(PairTest):
         "clock": {"id", "resolution_ns", "cost_ns"},
         "cpu": {"user_s", "system_s", "percent", "minor_faults", "voluntary_switches",
                 "involuntary_switches"}}
-    # The last three are beside the contract.
+    # The last one is beside the contract.
     HOST_KEYS = set("published received clients bytes elapsed_s rate_hz stalls dropped_clients "
-                    "publish_ns missed_wakeups session clock".split())
+                    "publish_ns missed_wakeups".split())
 
     def test_two_terminals(self) -> None:
         host = self.host("--json")

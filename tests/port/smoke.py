@@ -35,11 +35,10 @@ class Smoke(PairTest):
         host = self.host("--rate", 2000, "--wait-client", "--json", *PATIENT)
         self.wait_live()
         client = self.finish_json(self.client("-n", 300, "-l", "-v", "--json", "-t", 30))
+        self.assertEqual(client["session"], self.peek_word(40))
         host.terminate()
-        ended = self.finish_json(host)
+        self.finish_json(host)
         self.assertEqual((client["messages"], client["lost"], client["verify_errors"]), (300, 0, 0))
-        self.assertEqual(client["session"], ended["session"])
-        self.assertEqual(client["clock"]["id"], ended["clock"])
         ages = client["latency_ns"]
         self.assertTrue(0 <= ages["min"] <= ages["p50"] <= ages["p99"] <= ages["max"] < 60e9, ages)
         self.assertFalse(self.segment_exists())

@@ -426,6 +426,9 @@ class Lane:
 
 # ---- segment -----------------------------------------------------------------------------------
 
+IN_USE = "another host of this name is running ({}); end it, or choose another --name"
+
+
 class Found(shared_memory.SharedMemory):
     """Somebody else's: where it cannot be mapped, __init__ would unlink it."""
 
@@ -439,13 +442,12 @@ class Segment:
     name: normalised; size: bytes of a payload, at most; slots: a power of two. Failure says what is
     wrong. Then go_live(), and beat() every 100 ms at least; end(), and unmap()."""
 
-    def __init__(self, name: str, size: int, slots: int = 1024, kind: int = RAW, crc: bool = False,
-                 say: Callable[[str], None] = remark) -> None:
+    def __init__(self, name: str, size: int, slots: int = 1024, kind: int = RAW,
+                 crc: bool = False) -> None:
         self.name, self.capacity, self.slot_count, self.crc = name, size, slots, crc
         self.kind, self.slot_stride = kind, -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
         self.total = HEADER_SIZE + 2 * slots * self.slot_stride
         self.path = "/dev/shm" + name if LINUX else ""
-        self.session = int.from_bytes(os.urandom(8), "little") or 1
         if not name.isascii() or ":" in name:  # the tracker chokes on them; they do without it
             resource_tracker.register = resource_tracker.unregister = lambda *_name_and_type: None
         mask = os.umask(0o077)  # whatever it was: we open the lock and the segment again
@@ -455,7 +457,7 @@ class Segment:
         try:
             self.lock_path, self.lock = self.take_lock()
             try:
-                self.clear_stale(say)
+                self.clear_stale()
                 self.create()
             except BaseException:
                 self.drop_lock()
@@ -467,12 +469,12 @@ class Segment:
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))  # until unmap()
         self.ints, self.words = self.memory.cast("I"), self.memory.cast("Q")
         self.barrier = register_barrier()
-        header = Header(version=VERSION, header_size=HEADER_SIZE, total_size=self.total,
-                        slot_count=slots, slot_stride=self.slot_stride, payload_capacity=size,
-                        flags=(FLAG_CRC if crc else 0) | (FLAG_BARRIER if self.barrier else 0),
-                        session=self.session, host_pid=os.getpid(), payload_kind=kind)
-        self.memory[:BLOCK] = bytes(header)
-        self.words[0] = int.from_bytes(MAGIC, sys.byteorder)  # whole or not there at all
+        self.words[0] = int.from_bytes(MAGIC, sys.byteorder)  # whole or not there: one store
+        self.memory[8:BLOCK] = bytes(Header(
+            version=VERSION, header_size=HEADER_SIZE, total_size=self.total, slot_count=slots,
+            slot_stride=self.slot_stride, payload_capacity=size, payload_kind=kind,
+            flags=(FLAG_CRC if crc else 0) | (FLAG_BARRIER if self.barrier else 0),
+            session=int.from_bytes(os.urandom(8), "little") or 1, host_pid=os.getpid()))[8:]
         self.lanes = [Lane(self, DOWN), Lane(self, UP)]
 
     def take_lock(self) -> Tuple[str, int]:
@@ -489,8 +491,7 @@ class Segment:
                         return path, fd
                 os.close(fd)
         except BlockingIOError:
-            raise Failure(NO_CLIENT, f"another host of this name is running (it holds {path}); "
-                                     "end it, or choose another --name")
+            raise Failure(NO_CLIENT, IN_USE.format(f"it holds {path}"))
         except OSError as error:
             raise Failure(SYSTEM, f"lock file: {error}; set TMPDIR to a folder you can write to")
 
@@ -500,30 +501,25 @@ class Segment:
                 os.unlink(self.lock_path)
         os.close(self.lock)
 
-    def clear_stale(self, say: Callable[[str], None]) -> None:
+    def clear_stale(self) -> None:
         """Replaces what a dead host left; refuses what is alive, or not ours."""
         def refused(why: object) -> Failure:
             return Failure(REFUSED, f"refused: something else has this name ({why}); remove it, or "
                                     "choose another --name")
-        if self.path and os.path.lexists(self.path):
-            found = os.lstat(self.path)
-            if not stat.S_ISREG(found.st_mode):
-                raise refused("not a shared memory object")
-            if found.st_uid != os.getuid():
-                raise refused(f"of user {found.st_uid}")
-            if found.st_size == 0:
-                os.unlink(self.path)
-                return say(f"{self.name}: an empty segment was in the way: replaced")
         try:
+            if self.path and os.lstat(self.path).st_uid != os.getuid():
+                raise refused("of another user")
             old = Found(self.name[1:])
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            raise refused(error)
+            if not self.path or isinstance(error, OSError):
+                raise refused(error)
+            os.unlink(self.path)  # mmap has refused it: its host was killed before it gave it a size
+            return remark(f"{self.name}: an empty segment was in the way: replaced")
         try:
             head = bytes(old.buf[:HEADER_SIZE])
-            begun = head[:16] == struct.pack("=8xII", VERSION, HEADER_SIZE)  # by a host, and killed
-            if len(head) < 2 * BLOCK or head[:8] != MAGIC and any(head) and not begun:
+            if len(head) < 2 * BLOCK or head[:8] != MAGIC and any(head):
                 raise refused("not made by host.py")
             pid = Header.from_buffer_copy(old.buf).host_pid
             beat = Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns
@@ -534,15 +530,15 @@ class Segment:
                 time.sleep(0.01)
                 now = clock()
                 if Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns != beat:
-                    raise Failure(NO_CLIENT, f"another host (pid {pid}) is running under this "
-                                             "name; end it, or choose another --name")
+                    raise Failure(NO_CLIENT, IN_USE.format(f"pid {pid}"))
         except Failure:
             self.forget()  # attaching put it on the tracker's list
             raise
         finally:
             old.close()
         shared_memory.SharedMemory.unlink(old)
-        say(f"{self.name}: a stale segment was in the way (its host, pid {pid}, is silent): replaced")
+        remark(f"{self.name}: a stale segment was in the way (its host, pid {pid}, is silent): "
+               "replaced")
 
     def forget(self) -> None:
         """Takes the name off the resource tracker's list without unlinking it."""
@@ -556,12 +552,11 @@ class Segment:
             mmap.mmap(-1, self.total, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
             self.shm = made = shared_memory.SharedMemory(self.name[1:], True, self.total)
             if self.path:  # it only sets the size: a full /dev/shm would be SIGBUS at some store
-                with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as segment:
+                with open(self.path, "r+b") as segment:
                     self.inode = os.fstat(segment.fileno()).st_ino
                     os.posix_fallocate(segment.fileno(), 0, self.total)
         except FileExistsError:
-            raise Failure(NO_CLIENT, "another host of this name started at the same moment; end "
-                                     "it, or choose another --name")
+            raise Failure(NO_CLIENT, IN_USE.format("it began at the same moment"))
         except OSError as error:
             if made:
                 made.close()
@@ -571,9 +566,8 @@ class Segment:
                 why += "; is /dev/shm mounted?"
             if error.errno == errno.ENOSPC:
                 room = os.statvfs("/dev/shm")
-                why = (f"/dev/shm is too small: {self.total} bytes needed, "
-                       f"{room.f_bavail * room.f_frsize} free; use fewer --slots or a smaller "
-                       "--size (in a container: --shm-size)")
+                why += (f": /dev/shm is too small, {room.f_bavail * room.f_frsize} bytes free; use "
+                        "fewer --slots or a smaller --size (in a container: --shm-size)")
             raise Failure(SYSTEM, why)
 
     def beat(self, now: int) -> None:
@@ -610,14 +604,14 @@ class Segment:
             view.release()
         self.shm.close()
 
-        with open(f"/proc/{pid}/stat", "rb") as status:  # a zombie takes signals, but never reads
-            return status.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 # ---- keeping: what a host looks after, whatever its job ----------------------------------------
 
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", "rb") as status:  # a zombie takes signals, but never reads
+            return status.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # another user's; or there is no /proc
@@ -757,13 +751,13 @@ class Keeper:
         """Returns what arrived() does as soon as that is not 0."""
         if self.chatty and not self.child and not arrived():
             self.tell(f"host.py  waiting for {who}")
-        return arrived()
         while not arrived():
             self.care()
             if self.child_ended():
                 raise Ended
             time.sleep(0.001)
         self.begin = clock()
+        return arrived()
 
     def await_up(self, take: Callable[[], Optional[memoryview]],
                  over: Callable[[int], bool]) -> Optional[memoryview]:
@@ -875,14 +869,14 @@ def echo(keeper: Keeper, take: Callable, done: Callable) -> None:
     while n < keeper.options.count:
         due = wait(n)
         if keeper.consumer()[0] != asked:
-        if reply is None and keeper.consumer()[0] != asked:
-            return
             return
         n += 1
         begin = send(fill, due)
         published = clock()
         reply = keeper.await_up(take, over)
         end = clock()
+        if reply is None and keeper.consumer()[0] != asked:
+            return
         if reply is None:
             raise Failure(DATA, f"message {n} did not come back: its client reads, but does not "
                                 "echo; start cliente_c --echo")

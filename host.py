@@ -804,53 +804,47 @@ class Keeper:
 
 # ---- the jobs ----------------------------------------------------------------------------------
 
-def publish(keeper: Keeper) -> None:
-    """Generated messages, --count of them."""
-    options, n, burst = keeper.options, 0, 1
-    send, fill = keeper.down.writer(keeper.make_room), make_filler(keeper.segment)
-    if options.wait_client:
-        keeper.wait_for(keeper.clients, "any cliente_c")
-    wait = keeper.schedule(options.size <= 4096 and (os.cpu_count() or 1) > 1)
-    while n < options.count:
-        due, last = wait(n), min(n + burst, options.count)
-        begin, n = send(fill, due, last), last
-        now = clock()
-        if burst == 1:
-            keeper.publish_ns.record(now - begin)
-        if not due:  # flat out: time one, then a millisecond without a look at the clock
-            burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (now - begin + 1)))
-
-
-def publish_input(keeper: Keeper, source: BinaryIO, regular: bool) -> None:
-    """Each message is what one read returned, read straight into its slot."""
-    options, memory, n = keeper.options, keeper.segment.memory, 0
+def make_reader(keeper: Keeper, source: BinaryIO) -> Callable[[int, int], None]:
+    """fill(at, n) of Lane.writer: what one read of the source returns, straight into the slot."""
+    memory, ints, size = keeper.segment.memory, keeper.segment.ints, keeper.options.size
 
     def read(at: int, _n: int) -> None:
         try:
-            length = source.readinto(memory[at + 8:at + 8 + options.size])
+            length = source.readinto(memory[at + 8:at + 8 + size])
         except OSError as error:
-            raise Failure(SYSTEM, f"read {options.input}: {error.strerror}; give another file")
+            raise Failure(SYSTEM, f"read {keeper.options.input}: {error.strerror}; give another file")
         if not length:  # None: somebody else was faster at a non-blocking source
             raise EOFError if length == 0 else BlockingIOError
-        keeper.segment.ints[at >> 2], keeper.segment.ints[(at >> 2) + 1] = length, 0
+        ints[at >> 2], ints[(at >> 2) + 1] = length, 0
         keeper.bytes += length
 
-    if options.rate:
-        keeper.wait_for(keeper.clients, "any cliente_c")
-    else:
+    return with_crc(keeper.segment, read)
+
+
+def publish(keeper: Keeper, source: Optional[BinaryIO] = None, regular: bool = True) -> None:
+    """Generated messages, or those of a source: --count of them, or until it ends."""
+    options, n, burst = keeper.options, 0, 1
+    fill = make_reader(keeper, source) if source else make_filler(keeper.segment)
+    if source and not options.rate:
         keeper.wait_for(keeper.settled, "cliente_c --lossless")
-    send, fill = keeper.down.writer(keeper.make_room), with_crc(keeper.segment, read)
-    wait = keeper.schedule(False)
+    elif source or options.wait_client:
+        keeper.wait_for(keeper.clients, "any cliente_c")
+    send = keeper.down.writer(keeper.make_room)
+    wait = keeper.schedule(not source and options.size <= 4096 and (os.cpu_count() or 1) > 1)
     with suppress(EOFError):
         while n < options.count:
-            due = wait(n)
+            due, last = wait(n), min(n + burst, options.count)
             while not regular and not select.select([source], [], [], 0.05)[0]:
                 keeper.care()  # a quiet source must not stop the heartbeat
             try:
-                send(fill, due)
-                n += 1
+                begin, n = send(fill, due, last), last
             except BlockingIOError:
-                pass
+                continue
+            now = clock()
+            if burst == 1:
+                keeper.publish_ns.record(now - begin)
+            if regular and not due:  # flat out: time one, then a millisecond without the clock
+                burst = 1 if burst > 1 else max(1, min(255, 1_000_000 // (now - begin + 1)))
 
 
 def echo(keeper: Keeper, take: Callable, done: Callable) -> None:
@@ -1011,8 +1005,7 @@ def run(options: argparse.Namespace) -> int:
                         f"{options.slots} slots of {options.size} B")
         if options.command:
             keeper.child = start_command(options)
-        (publish_input if options.input else echo if options.echo else
-         sink if options.sink else publish)(keeper, *up, *file)
+        (echo if options.echo else sink if options.sink else publish)(keeper, *up, *file)
     except Ended:
         pass
     except Failure as failure:

@@ -38,7 +38,6 @@ import hashlib
 import json
 import mmap
 import os
-import platform
 import select
 import stat
 import struct
@@ -54,8 +53,7 @@ from multiprocessing import resource_tracker, shared_memory
 from typing import BinaryIO, Callable, List, Optional, Tuple
 
 DONE, SYSTEM, USAGE, NO_CLIENT, REFUSED, DATA = 0, 1, 2, 3, 5, 6  # exit codes
-LINUX, LITTLE = sys.platform.startswith("linux"), sys.byteorder == "little"
-MACHINE = platform.machine().lower()
+LINUX, MACHINE = sys.platform.startswith("linux"), os.uname().machine
 
 
 class Failure(Exception):
@@ -141,9 +139,9 @@ def swing(n: int) -> float:
 def sample_filler(memory: memoryview, length: int) -> Callable[[int, int], None]:
     """fill(at, n) writes message n of this length: length, CRC 0 and the sample, at memory[at:].
     All in one pack_into: it may be packed, since nobody accepts what he sees while seq is odd."""
-    rest = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256), 9.8125 + .0625 * swing(2 * n),
-                        .25 * swing(n + 256), -.125 * swing(n), .03125 * swing(4 * n),
-                        36.5 + .25 * swing(n + 512)) for n in range(1024)]
+    rest = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256),
+                        9.8125 + .0625 * swing(2 * n), .25 * swing(n + 256), -.125 * swing(n),
+                        .03125 * swing(4 * n), 36.5 + .25 * swing(n + 512)) for n in range(1024)]
     pack = struct.Struct("=IIQd48s").pack_into  # length and CRC; then the fields of Sample
 
     return lambda at, n: pack(memory, at, length, 0, n, n * 0.001, rest[n & 1023])
@@ -180,13 +178,12 @@ def with_crc(segment: "Segment", fill: Callable[[int, int], None]) -> Callable[[
 def normalise_name(name: str, system: str = sys.platform) -> str:
     """The name with exactly one leading slash; ValueError says what is wrong with it."""
     bare = os.fsencode(name[1:] if name.startswith("/") else name)
-    limit = 31 if system == "darwin" else 256  # with the slash: PSHMNAMLEN; NAME_MAX + 1
-    odd = next((byte for byte in bare if byte < 0x20 or byte in b"/\x7f"), 0x7f)
+    odd = [byte for byte in bare if byte < 0x20 or byte in b"/\x7f"]  # the first is the one to name
     for wrong, why in (
             (not name, "is empty"), (not bare, "is only a slash"),
-            (odd == 0x2f, "has a slash inside"), (bare in (b".", b".."), "is a folder, not a name"),
-            (any(byte < 0x20 or byte == 0x7f for byte in bare), "has a NUL or control character"),
-            (len(bare) + 1 > limit,
+            (bare in (b".", b".."), "is a folder, not a name"),
+            (odd[:1] == [0x2f], "has a slash inside"), (odd, "has a NUL or control character"),
+            (len(bare) > (30 if system == "darwin" else 255),  # PSHMNAMLEN less the slash; NAME_MAX
              "is too long (Linux: 255 bytes after the slash, macOS: 31 with it)")):
         if wrong:
             raise ValueError(why)
@@ -261,22 +258,17 @@ def register_barrier() -> bool:
 # ---- lane: both verbs --------------------------------------------------------------------------
 
 # x86-64 keeps all stores in their order, and all loads; only a load may overtake an earlier store.
-# So the fences that merely order stores, or loads, need no instruction there: left out, a message is
-# seen a quarter sooner. CPython makes each access by a call of its own.
-WEAK = MACHINE not in ("x86_64", "amd64")
-# The exception: glibc copies much at once with non-temporal stores, which keep no order with those
-# before them. It never does so below 16 KiB (the least x86_non_temporal_threshold).
-LARGE_COPY = 1 << 14
+# So the fences that merely order stores, or loads, need no instruction there: left out, a message
+# is seen a quarter sooner. CPython makes each access by a call of its own. The exception: glibc
+# copies much at once (never below 16 KiB) with non-temporal stores, which keep no order at all.
+WEAK, LARGE_COPY = MACHINE != "x86_64", 1 << 14
 
 
 def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
-    """The two halves of a full memory barrier, to be called one after the other.
-
-    Python has no fence instruction. Releasing and taking a private lock that is always held is one
-    on x86-64 (two locked instructions) and on ARMv8 (store-release, then load-acquire): what stands
-    before the pair is seen before what stands behind it. That is the machines' promise, not the
-    language's, and RISC-V's libc breaks it: tests/model/README.md.
-    """
+    """The two halves of a full memory barrier, to be called one after the other. Python has no
+    fence; to release and take a private lock that is always held is one on x86-64 (two locked
+    instructions) and on ARMv8 (store-release, then load-acquire). That is the machines' promise,
+    not the language's, and RISC-V's libc breaks it: tests/model/README.md."""
     lock = threading.Lock()
     lock.acquire()
     return lock.release, lock.acquire
@@ -284,10 +276,8 @@ def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
 
 class Lane:
     """One direction of a segment. The steps are named as in src/lane.c and in tests/model.
-
-    Live fields are written as aligned 8-byte stores only (words[...] = ...). struct.pack_into
-    would clear the field first, and the other side would see the zeros (CPython issue 156866).
-    """
+    Live fields are written as aligned 8-byte stores only (words[...] = ...): struct.pack_into
+    would clear the field first, and the other side would see the zeros (CPython issue 156866)."""
 
     def __init__(self, segment: "Segment", index: int) -> None:
         block = 2 * BLOCK + index * ctypes.sizeof(LaneBlock)
@@ -298,7 +288,7 @@ class Lane:
         self.attached = (block + LaneBlock.attached.offset) // 4
         self.slots, self.stride = segment.slot_count, segment.slot_stride
         self.first = HEADER_SIZE + index * self.slots * self.stride
-        self.futex_at = segment.address + block + (0 if LITTLE else 4)
+        self.futex_at = segment.address + block  # the low half of head, where there is a futex
         self.fence = make_fence()
         self.missed_wakeups = 0
 
@@ -504,19 +494,18 @@ class Segment:
     def clear_stale(self) -> None:
         """Replaces what a dead host left; refuses what is alive, or not ours."""
         def refused(why: object) -> Failure:
-            return Failure(REFUSED, f"refused: something else has this name ({why}); remove it, or "
-                                    "choose another --name")
+            return Failure(REFUSED, f"refused: {why}; remove it, or choose another --name")
         try:
             if self.path and os.lstat(self.path).st_uid != os.getuid():
-                raise refused("of another user")
+                raise refused("it belongs to another user")
             old = Found(self.name[1:])
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
             if not self.path or isinstance(error, OSError):
                 raise refused(error)
-            os.unlink(self.path)  # mmap has refused it: its host was killed before it gave it a size
-            return remark(f"{self.name}: an empty segment was in the way: replaced")
+            os.unlink(self.path)  # mmap takes no empty one: its host was killed in its first steps
+            return remark(f"{self.name}: replaced an empty segment, which was in the way")
         try:
             head = bytes(old.buf[:HEADER_SIZE])
             if len(head) < 2 * BLOCK or head[:8] != MAGIC and any(head):
@@ -532,17 +521,12 @@ class Segment:
                 if Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns != beat:
                     raise Failure(NO_CLIENT, IN_USE.format(f"pid {pid}"))
         except Failure:
-            self.forget()  # attaching put it on the tracker's list
+            resource_tracker.unregister(self.name, "shared_memory")  # attaching has registered it
             raise
         finally:
             old.close()
         shared_memory.SharedMemory.unlink(old)
-        remark(f"{self.name}: a stale segment was in the way (its host, pid {pid}, is silent): "
-               "replaced")
-
-    def forget(self) -> None:
-        """Takes the name off the resource tracker's list without unlinking it."""
-        resource_tracker.unregister(self.name, "shared_memory")
+        remark(f"{self.name}: replaced a stale segment (its host, pid {pid}, is silent)")
 
     def create(self) -> None:
         made = None
@@ -595,7 +579,7 @@ class Segment:
         if self.still_named():
             self.shm.unlink()
         else:
-            self.forget()
+            resource_tracker.unregister(self.name, "shared_memory")
         self.drop_lock()
 
     def unmap(self) -> None:
@@ -666,9 +650,8 @@ class Keeper:
             self.next_line = now + 1_000_000_000
             if not self.name_is_gone and not self.segment.still_named():
                 self.name_is_gone = True
-                self.say("its name is gone: another process unlinked it, as a Python does that has "
-                         "attached with SharedMemory (there: track=False, or resource_tracker."
-                         "unregister); who is attached goes on, new clients find no host")
+                self.say("its name is gone, new clients find no host: did a Python attach, and end "
+                         "(SharedMemory needs track=False there, or resource_tracker.unregister)?")
             if self.live:
                 self.line((now - self.begin) * 1e-9 or 1)
         return now
@@ -806,13 +789,13 @@ class Keeper:
 
 def make_reader(keeper: Keeper, source: BinaryIO) -> Callable[[int, int], None]:
     """fill(at, n) of Lane.writer: what one read of the source returns, straight into the slot."""
-    memory, ints, size = keeper.segment.memory, keeper.segment.ints, keeper.options.size
+    options, memory, ints = keeper.options, keeper.segment.memory, keeper.segment.ints
 
     def read(at: int, _n: int) -> None:
         try:
-            length = source.readinto(memory[at + 8:at + 8 + size])
+            length = source.readinto(memory[at + 8:at + 8 + options.size])
         except OSError as error:
-            raise Failure(SYSTEM, f"read {keeper.options.input}: {error.strerror}; give another file")
+            raise Failure(SYSTEM, f"read {options.input}: {error.strerror}; give another file")
         if not length:  # None: somebody else was faster at a non-blocking source
             raise EOFError if length == 0 else BlockingIOError
         ints[at >> 2], ints[(at >> 2) + 1] = length, 0
@@ -905,14 +888,13 @@ def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular
         if payload is None and keeper.dropped:
             raise Failure(DATA, f"{keeper.why_dropped}; {options.sink} is incomplete")
         if payload is None:
-            return keeper.say(f"the client left before the end of its stream: {options.sink} has "
-                              "what it sent")
+            return keeper.say("the client left before the end of its stream: "
+                              f"{options.sink} has what it sent")
         write(payload)
         keeper.bytes += len(payload)
         keeper.received += len(payload) > 0
         if not done(payload):
-            raise Failure(DATA, "a message changed while it was read, or failed its CRC: "
-                                f"{options.sink} is damaged")
+            raise Failure(DATA, f"a message was damaged on its way: {options.sink} is, too")
         if not payload:  # an empty message ends the stream
             return
 
@@ -979,11 +961,11 @@ def report(keeper: Keeper, elapsed: float, failed: int) -> None:
             "  time         {elapsed_s:.3f} s   {rate_hz:.1f} a second\n"
             "  clients      {clients}   dropped {dropped_clients}   waited for room {stalls} times"
             ).format("received" if options.sink else "published", count, **record)
-    for title in ("publish", "round_trip"):
+    for title, figures in (("publish", "publish_ns"), ("round trip", "round_trip_ns")):
         cells = [f"{name.replace('_', '.')} {ns / 1000:.2f}"
-                 for name, ns in (record.get(title + "_ns") or {}).items()]
+                 for name, ns in (record.get(figures) or {}).items()]
         for at in range(0, len(cells), 4):  # more would not fit into 80 columns
-            text += f"\n  {'' if at else title.replace('_', ' '):12} {'  '.join(cells[at:at + 4])} us"
+            text += f"\n  {'' if at else title:12} {'  '.join(cells[at:at + 4])} us"
     keeper.tell(text)
 
 
@@ -1050,9 +1032,9 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
 
 def parse_options(arguments: List[str]) -> argparse.Namespace:
     parser = Parser(prog="host.py", usage="host.py [options] [-- COMMAND ARG...]",
-                    description="Creates a shared memory segment and publishes into it; cliente_c "
-                                "reads it. COMMAND is started once the segment is live; host.py "
-                                "ends with it, and exits with its status.", allow_abbrev=False)
+                    description="Publishes into a shared memory segment, for cliente_c. With a "
+                                "COMMAND, which is started once the segment is live, it ends, "
+                                "and exits with its status.", allow_abbrev=False)
     for flag, metavar, kind, default, text in (
             ("--name", "NAME", str, "/shmprueba", "of the segment (/shmprueba)"),
             ("--rate", "HZ", number(float, 0, 1e9), None, "messages a second; 0: no pause (1000)"),
@@ -1061,14 +1043,12 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
             ("--count", "N", number(int, 0, 1 << 40), 0, "stop after N messages; 0: Ctrl-C (0)"),
             ("--input", "FILE", str, None, "publish FILE ('-': standard input), --size bytes a "
              "message; implies --rate 0, and then waits for cliente_c --lossless"),
-            ("--sink", "FILE", str, None, "publish nothing, but write what cliente_c --source sends "
-             "to FILE ('-': standard output)"),
-            ("--stall-timeout", "S", number(float, 0.001, 1e6), 1.0,
-             "drop a consumer that has not moved for so long (1.0)")):
+            ("--sink", "FILE", str, None, "write what cliente_c --source sends to FILE ('-': "
+             "standard output), and publish nothing"),
+            ("--stall-timeout", "S", number(float, .001, 1e6), 1.0, "patience with a client (1.0)")):
         parser.add_argument(flag, metavar=metavar, type=kind, default=default, help=text)
     for flag, text in (
-            ("--echo", "ping-pong with one client, and end with it: check the bytes of each echo, "
-             "print round-trip timing"),
+            ("--echo", "ping-pong with one client, and end with it: check each echo, and time it"),
             ("--wait-client", "publish nothing until a client is attached"),
             ("--crc", "put a CRC-32 on every message"),
             ("--json", "one JSON object on standard output at the end, nothing else there"),
@@ -1110,9 +1090,9 @@ def main(arguments: List[str]) -> int:
         options = parse_options(arguments)
         if len(os.fsencode(options.name)) > 31 and sys.platform != "darwin" and not options.quiet:
             remark(f"{options.name}: this name is too long for macOS (31 bytes with the slash)")
-        if MACHINE not in ("x86_64", "amd64", "aarch64", "arm64"):
-            remark(f"{options.name}: the memory order of this program is not proved on this machine "
-                   f"({MACHINE}): --crc is on")
+        if MACHINE not in ("x86_64", "aarch64", "arm64"):
+            remark(f"{options.name}: on {MACHINE} the memory order of this program is not proved: "
+                   "--crc is on")
             options.crc = True
         if LINUX:
             libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # or every sleep lasts 50 us longer

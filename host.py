@@ -416,6 +416,7 @@ class Lane:
 
 # ---- segment -----------------------------------------------------------------------------------
 
+NOT_OURS = "refused: {}; remove it, or choose another --name"
 IN_USE = "another host of this name is running ({}); end it, or choose another --name"
 
 
@@ -493,23 +494,21 @@ class Segment:
 
     def clear_stale(self) -> None:
         """Replaces what a dead host left; refuses what is alive, or not ours."""
-        def refused(why: object) -> Failure:
-            return Failure(REFUSED, f"refused: {why}; remove it, or choose another --name")
         try:
             if self.path and os.lstat(self.path).st_uid != os.getuid():
-                raise refused("it belongs to another user")
+                raise Failure(REFUSED, NOT_OURS.format("it belongs to another user"))
             old = Found(self.name[1:])
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
             if not self.path or isinstance(error, OSError):
-                raise refused(error)
+                raise Failure(REFUSED, NOT_OURS.format(error))
             os.unlink(self.path)  # mmap takes no empty one: its host was killed in its first steps
             return remark(f"{self.name}: replaced an empty segment, which was in the way")
         try:
             head = bytes(old.buf[:HEADER_SIZE])
             if len(head) < 2 * BLOCK or head[:8] != MAGIC and any(head):
-                raise refused("not made by host.py")
+                raise Failure(REFUSED, NOT_OURS.format("not made by host.py"))
             pid = Header.from_buffer_copy(old.buf).host_pid
             beat = Status.from_buffer_copy(old.buf, BLOCK).heartbeat_ns
             begin = now = clock()
@@ -660,7 +659,9 @@ class Keeper:
         head, (_, pid, at) = self.words[self.down.head], self.consumer()
         count = self.received if self.options.sink else head
         text = (f"  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
-                f"{self.clients()} clients" + f"  pid {pid}, lag {max(head - at, 0)}" * bool(pid))
+                f"{self.clients()} clients")
+        if pid:
+            text += f"  pid {pid}, lag {max(head - at, 0)}"
         with suppress(Failure):
             put(f"\r{text:.79}\033[K", self.out)  # one that wraps cannot be overwritten
 
@@ -732,15 +733,17 @@ class Keeper:
 
     def wait_for(self, arrived: Callable[[], int], who: str) -> int:
         """Returns what arrived() does as soon as that is not 0."""
-        if self.chatty and not self.child and not arrived():
+        came = arrived()
+        if not came and self.chatty and not self.child:
             self.tell(f"host.py  waiting for {who}")
-        while not arrived():
+        while not came:
             self.care()
             if self.child_ended():
                 raise Ended
             time.sleep(0.001)
+            came = arrived()
         self.begin = clock()
-        return arrived()
+        return came
 
     def await_up(self, take: Callable[[], Optional[memoryview]],
                  over: Callable[[int], bool]) -> Optional[memoryview]:
@@ -901,24 +904,21 @@ def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular
 
 # ---- from begin to end -------------------------------------------------------------------------
 
-def open_file(path: str, flags: int, standard: int) -> Tuple[BinaryIO, bool]:
+def open_file(path: str, flags: int, standard) -> Tuple[BinaryIO, bool]:
     """(unbuffered file, is it a regular one?): only those never make us wait."""
-    while True:
+    fd = standard.fileno() if standard else -1  # closed: /dev/null may stand in for it
+    while not Stop.signal:
         try:
-            fd = standard
-            if path == "-" and (sys.stdin, sys.stdout)[standard] is None:  # /dev/null stands in
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             if path != "-":  # a blocking open of a FIFO without its other end sits out every signal
                 fd = os.open(path, flags | (os.O_NONBLOCK if LINUX else 0), 0o666)
                 os.set_blocking(fd, True)
-            return (open(fd, "rb" if standard == 0 else "wb", buffering=0, closefd=False),
-                    stat.S_ISREG(os.fstat(fd).st_mode))
+            regular = stat.S_ISREG(os.fstat(fd).st_mode)
+            return open(fd, "wb" if flags else "rb", buffering=0, closefd=False), regular
         except OSError as error:
-            if Stop.signal:
-                raise Ended
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise Failure(SYSTEM, f"open {path}: {error.strerror}; give another file")
         time.sleep(0.01)  # nobody reads it yet
+    raise Ended
 
 
 def start_command(options: argparse.Namespace) -> subprocess.Popen:
@@ -970,8 +970,8 @@ def report(keeper: Keeper, elapsed: float, failed: int) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    file = (open_file(options.input, os.O_RDONLY, 0) if options.input else
-            open_file(options.sink, os.O_WRONLY | os.O_CREAT, 1) if options.sink else ())
+    file = (open_file(options.input, os.O_RDONLY, sys.stdin) if options.input else
+            open_file(options.sink, os.O_WRONLY | os.O_CREAT, sys.stdout) if options.sink else ())
     if options.json or not options.quiet and options.sink != "-":
         put("", sys.stdout)  # if it is closed, better now than at the end
     kind = SAMPLE if not options.input and options.size >= ctypes.sizeof(Sample) else RAW

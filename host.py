@@ -614,7 +614,7 @@ class Keeper:
                      and os.environ.get("TERM", "dumb") != "dumb")
         self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
         self.child: Optional[subprocess.Popen] = None
-        self.why_dropped, self.name_is_gone = "", False
+        self.why_dropped, self.name_is_gone = "its client was dropped, but not by this host", False
         self.next_care = self.next_line = 0
         self.seen, self.spent, self.last_look = None, 0, 0  # of ran_out()
         self.bytes = self.received = self.stalls = self.dropped = 0
@@ -695,10 +695,13 @@ class Keeper:
         release(); acquire()  # SYNC dropped: pairs with R4; before anything of it is overwritten
         self.dropped += 1
         self.why_dropped = f"client pid {pid} {why}: dropped"
-        if self.options.echo:  # ends with its client, as --sink does when its ring is drained
-            raise Failure(DATA, self.why_dropped)
-        if not self.options.sink:
+        if not self.options.echo and not self.options.sink:  # they end with it, and say why
             self.say(self.why_dropped)
+
+    def check_dropped(self, generation: int) -> None:
+        if self.words[self.down.dropped] == generation:
+            lost = self.options.sink and f"; {self.options.sink} is incomplete"
+            raise Failure(DATA, self.why_dropped + (lost or ""))
 
     def ran_out(self, now: int, state: object) -> bool:
         """Has state not changed for --stall-timeout? In our own waking time: each look adds 50 ms
@@ -849,17 +852,14 @@ def echo(keeper: Keeper, take: Callable, done: Callable) -> None:
     while n < keeper.options.count:
         due = wait(n)
         if keeper.consumer()[0] != asked:
-            return
+            break
         n += 1
         begin = send(fill, due)
         published = clock()
         reply = keeper.await_up(take, over)
         end = clock()
-        if reply is None and keeper.consumer()[0] != asked:
-            return
         if reply is None:
-            raise Failure(DATA, f"message {n} did not come back: its client reads, but does not "
-                                "echo; start cliente_c --echo")
+            break
         keeper.publish_ns.record(published - begin)
         keeper.round_trip.record(end - begin)
         at = down.slot_at(n) + SLOT_HEAD
@@ -867,6 +867,10 @@ def echo(keeper: Keeper, take: Callable, done: Callable) -> None:
         if not done(reply) or not same:
             raise Failure(DATA, f"message {n} did not come back as it was sent")
         keeper.received += 1
+    keeper.check_dropped(asked)
+    if keeper.received < n and keeper.consumer()[0] == asked:
+        raise Failure(DATA, f"message {n} did not come back: its client reads, but does not echo; "
+                            "start cliente_c --echo")
 
 
 def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular: bool) -> None:
@@ -888,9 +892,8 @@ def sink(keeper: Keeper, take: Callable, done: Callable, file: BinaryIO, regular
     keeper.wait_for(lambda: keeper.words[keeper.down.place], "cliente_c --source")
     while keeper.received < options.count:
         payload = keeper.await_up(take, lambda _now: keeper.consumer()[0] != first)
-        if payload is None and keeper.dropped:
-            raise Failure(DATA, f"{keeper.why_dropped}; {options.sink} is incomplete")
         if payload is None:
+            keeper.check_dropped(first)
             return keeper.say("the client left before the end of its stream: "
                               f"{options.sink} has what it sent")
         write(payload)
@@ -1045,7 +1048,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
              "message; implies --rate 0, and then waits for cliente_c --lossless"),
             ("--sink", "FILE", str, None, "write what cliente_c --source sends to FILE ('-': "
              "standard output), and publish nothing"),
-            ("--stall-timeout", "S", number(float, .001, 1e6), 1.0, "patience with a client (1.0)")):
+            ("--stall-timeout", "S", number(float, .001, 1e6), 1.0, "of patience with a client")):
         parser.add_argument(flag, metavar=metavar, type=kind, default=default, help=text)
     for flag, text in (
             ("--echo", "ping-pong with one client, and end with it: check each echo, and time it"),

@@ -303,12 +303,12 @@ class Lane:
     def writer(self, make_room: Callable[[int], int], n: int = 0) -> Callable[..., int]:
         """publish(fill, due=0, last=0): publishes the next message, and more until message `last`.
         due: when it should be, 0: at once. Returns a time: what publishing has cost, up to now.
-        fill(at, n) writes length, CRC and payload of message n at memory[at:]; if it raises, nothing
-        is published. Called before it is due, publish *rehearses* until then: it goes through the
-        motions, all but the last two stores, as long as twice the last time still fits: a warm code
-        takes half as long. make_room(n) waits until message n may overwrite its slot and returns the
-        last one that needs no further question. n: published so far.
-        A closure with a loop, because cells cost half of what attributes do, and calls even more."""
+        fill(at, n) writes length, CRC and payload of message n at memory[at:]; if it raises,
+        nothing is published. Called before it is due, publish *rehearses* until then: it goes
+        through the motions, all but the last two stores, as long as twice the last time still fits:
+        a warm code takes half as long. make_room(n) waits until message n may overwrite its slot
+        and returns the last one that needs no further question. n: published so far.
+        A closure with a loop: cells cost half of what attributes do, and calls even more."""
         words, head, wish, wake = self.words, self.head, self.wish, self.wake
         release, acquire = self.fence
         mask = self.slots - 1
@@ -782,7 +782,7 @@ class Keeper:
                 if ahead <= 0:
                     break
                 time.sleep(ahead * 1e-9)
-                late = min((clock() - now - ahead) * 9 // 8, 200_000)  # as in src/waiter.c
+                late = min((clock() - now - ahead) * 9 // 8, 2 * lateness, 400_000)  # src/waiter.c
                 lateness = max(late, lateness - (lateness - late) // 16, 20_000)
             while not early and clock() < due:
                 pass
@@ -1039,7 +1039,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
                                 "COMMAND, which is started once the segment is live, it ends, "
                                 "and exits with its status.", allow_abbrev=False)
     for flag, metavar, kind, default, text in (
-            ("--name", "NAME", str, "/shmprueba", "of the segment (/shmprueba)"),
+            ("--name", "NAME", str, "/shmprueba", "of the segment, slash or not (/shmprueba)"),
             ("--rate", "HZ", number(float, 0, 1e9), None, "messages a second; 0: no pause (1000)"),
             ("--size", "BYTES", number(int, 1, 1 << 30), 64, "of payload in a message (64)"),
             ("--slots", "N", number(int, 2, 65536), 1024, "a lane, power of two (1024)"),
@@ -1048,7 +1048,8 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
              "message; implies --rate 0, and then waits for cliente_c --lossless"),
             ("--sink", "FILE", str, None, "write what cliente_c --source sends to FILE ('-': "
              "standard output), and publish nothing"),
-            ("--stall-timeout", "S", number(float, .001, 1e6), 1.0, "of patience with a client")):
+            ("--stall-timeout", "S", number(float, .001, 1e6), 1.0,
+             "to wait for a client that stands still (1.0)")):
         parser.add_argument(flag, metavar=metavar, type=kind, default=default, help=text)
     for flag, text in (
             ("--echo", "ping-pong with one client, and end with it: check each echo, and time it"),

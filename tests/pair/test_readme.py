@@ -82,8 +82,8 @@ class Readme(PairTest):
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             self.assertTrue(os.path.exists(os.path.join(ROOT, target)), target)
         sources = ""
-        sources = [os.path.join("src", name) for name in os.listdir(os.path.join(ROOT, "src"))]
-        for name in ("host.py", *sources):
+        names = [os.path.join("src", name) for name in os.listdir(os.path.join(ROOT, "src"))]
+        for name in ("host.py", *names):
             with open(os.path.join(ROOT, name), encoding="utf-8") as source:
                 sources += re.sub(r'"\s*\n\s*f?"', "", source.read())
         section = text.split("## Exit codes and troubleshooting")[1].split("\n## ")[0]

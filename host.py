@@ -234,17 +234,18 @@ class Latency:
 
 FUTEX, MEMBARRIER = {"x86_64": (202, 324), "aarch64": (98, 283), "riscv64": (98, 283)}.get(
     MACHINE if LINUX else "", (0, 0))  # numbers of the system calls; 0: there is none
-FUTEX_WAIT, FUTEX_WAKE, REGISTER_GLOBAL_EXPEDITED, PR_SET_TIMERSLACK = 0, 1, 4, 29
+FUTEX_WAIT, FUTEX_WAKE = ctypes.c_int(0), ctypes.c_int(1)  # made once: a call is cheaper then
+REGISTER_GLOBAL_EXPEDITED, PR_SET_TIMERSLACK = 4, 29
 LONGEST_SLEEP = (ctypes.c_long * 2)(0, HEARTBEAT_NS)  # a struct timespec
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def futex(address: int, operation: int, value: int) -> int:
+def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int) -> int:
     """0, or errno. The address is that of the low half of a head."""
     if not FUTEX:
         return errno.ENOSYS
-    result = libc.syscall(ctypes.c_long(FUTEX), ctypes.c_void_p(address), ctypes.c_int(operation),
-                          ctypes.c_uint32(value & 0xffffffff), LONGEST_SLEEP, None, 0)
+    result = libc.syscall(ctypes.c_long(FUTEX), address, operation, ctypes.c_uint32(value),
+                          LONGEST_SLEEP, None, 0)
     return 0 if result >= 0 else ctypes.get_errno()
 
 
@@ -288,7 +289,7 @@ class Lane:
         self.attached = (block + LaneBlock.attached.offset) // 4
         self.slots, self.stride = segment.slot_count, segment.slot_stride
         self.first = HEADER_SIZE + index * self.slots * self.stride
-        self.futex_at = segment.address + block  # the low half of head, where there is a futex
+        self.futex_at = ctypes.c_void_p(segment.address + block)  # head's low half
         self.fence = make_fence()
         self.missed_wakeups = 0
 

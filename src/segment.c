@@ -210,7 +210,7 @@ enum segment_result segment_attach(struct segment *segment, const char *name)
 {
     static const struct {
         enum segment_result (*run)(struct segment *);
-        enum segment_step is;
+        enum segment_step step;
     } steps[] = {{open_object, STEP_OPEN},    {stat_object, STEP_STAT}, {map_object, STEP_MAP},
                  {segment_check, STEP_CHECK}, {map_object, STEP_MAP},   {check_alive, STEP_CHECK}};
     enum segment_result result = SEGMENT_OK;
@@ -221,7 +221,7 @@ enum segment_result segment_attach(struct segment *segment, const char *name)
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && result == SEGMENT_OK; i++) {
         result = steps[i].run(segment);
         const uint64_t now_ns = clock_now_ns();
-        segment->step_ns[steps[i].is] += now_ns - begin_ns;
+        segment->step_ns[steps[i].step] += now_ns - begin_ns;
         begin_ns = now_ns;
     }
     if (result != SEGMENT_OK)

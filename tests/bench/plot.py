@@ -89,10 +89,12 @@ def chart(title: str, about: str, panels: List[Tuple[str, Dict[str, Points]]],
         out.append(text(left + wide / 2, bottom + 40, along, anchor="middle"))
         ends = sorted((down(points[-1][1]), left + points[-1][0] * wide, line)
                       for line, points in lines.items())
-        placed = zip(ends, spaced([end[0] for end in ends], 17, bottom))
-        for (y, x, line), place in sorted(placed, key=lambda found: found[0][2][:3] == "shm"):  # on top
+        placed = sorted(zip(ends, spaced([end[0] for end in ends], 17, bottom)),
+                        key=lambda found: found[0][2][:3] == "shm")  # ours on top
+        for (y, x, line), place in placed:
             i = list(COLOURS).index(line)
-            own = " own" if line[:3] == "shm" else " edge" if line in ("floor", "slice copy") else ""
+            own = (" own" if line[:3] == "shm" else
+                   " edge" if line in ("floor", "slice copy") else "")
             out.append(path([(left + a * wide, down(b)) for a, b in lines[line]], f"l{i}{own}"))
             out.append(path([(x + 2, y), (left + wide + 14, place)], f"lead l{i}"))
             out.append(text(left + wide + 17, place + 4, LABELS.get(line, line), f"t{i}{own}"))

@@ -19,7 +19,7 @@ from math import isfinite
 from statistics import median
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from bench import ENDINGS, Progress
+from bench import ENDINGS, Progress, end_by_signal
 from pair_runs import Failed, NOW, Runs, Version, build
 
 SPIN, ADAPTIVE, BLOCK = ("--wait", "spin"), ("--wait", "adaptive"), ("--wait", "block")
@@ -234,10 +234,6 @@ def measure(options: argparse.Namespace, cpus: List[int]) -> List[Figures]:
             rounds.append(one.figures)
         progress.end()
     return rounds
-
-
-def end_by_signal(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(number)
 
 
 def main() -> int:

@@ -1,0 +1,1002 @@
+"""shmprueba.py - a shared memory segment between processes: one publishes, others read along.
+
+One file, standard library only: copy it. The C half is include/ and src/*.c beside it.
+
+    with Segment("/mine", size=64) as segment:        # the host: creates the segment, publishes
+        segment.send(b"...")
+    with Reader("/mine") as reader:                   # any process, any number of them
+        for message in reader:
+            use(message.payload); reader.confirm(message)
+
+Reads top to bottom: layout, schema, name, clock, kernel, roles, lane, Segment, Reader. Nothing here
+prints, ends the process or changes it. Errors are of one class, Error. A Segment or Reader may be
+used by one thread at a time.
+"""
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import platform
+import random
+import re
+import signal
+import stat
+import struct
+import sys
+import threading
+import time
+import weakref
+import zlib
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from multiprocessing import resource_tracker, shared_memory
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+import _posixshmem  # what SharedMemory itself opens with; it has no public twin
+
+if sys.maxsize < 1 << 32:
+    raise ImportError("shmprueba needs a 64-bit Python: its 8-byte fields must be single stores")
+
+LINUX, MACHINE = sys.platform.startswith("linux"), platform.machine()
+PROVED = MACHINE in ("x86_64", "aarch64", "arm64")  # that make_fence is one: tests/model/README.md
+
+
+class Error(Exception):
+    """str() is one sentence: what was found, what to do. kind is one of: usage, system, in_use,
+    absent, silent, refused, gone, died, dropped, damaged."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+# ---- layout: the mirror of include/shm_layout.h ------------------------------------------------
+
+MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 2, 4096, 32, 128
+STATUS_AT, LANES_AT, FLAG_CRC = 4 * BLOCK, 5 * BLOCK, 1  # byte offsets
+STARTING, LIVE, CLOSED = 0, 1, 2
+DOWN, UP = 0, 1
+POSITION = (1 << 48) - 1  # mask of a place's position; above it: the epoch
+CLAIMING = POSITION       # the position of a consumer that is just claiming
+U32, U64 = ctypes.c_uint32, ctypes.c_uint64
+
+
+class Header(ctypes.Structure):
+    _fields_ = [("magic", ctypes.c_char * 8), ("version", U32), ("header_size", U32),
+                ("total_size", U64), ("slot_count", U32), ("slot_stride", U32),
+                ("payload_capacity", U32), ("flags", U32), ("session", U64), ("host_pid", U64),
+                ("zero", U64), ("schema", ctypes.c_char * 448)]
+
+
+class Status(ctypes.Structure):
+    _fields_ = [("state", U32), ("cpu", U32), ("heartbeat_ns", U64), ("zeros", U64 * 14)]
+
+
+class LaneBlock(ctypes.Structure):
+    _fields_ = [("head", U64), ("dropped", U64), ("zeros", U64 * 14),
+                ("place", U64), ("pid", U32), ("zero1", U32), ("zeros1", U64 * 14),
+                ("wish", U64), ("attached", U32), ("zero2", U32), ("zeros2", U64 * 14)]
+
+
+class Slot(ctypes.Structure):
+    _fields_ = [("seq", U64), ("timestamp_ns", U64), ("due_ns", U64), ("length", U32),
+                ("crc32", U32)]
+
+
+# Indices into a view of the segment as 4-byte or 8-byte words.
+STATE_INT, CPU_INT = STATUS_AT // 4, STATUS_AT // 4 + 1
+BEAT_WORD = (STATUS_AT + Status.heartbeat_ns.offset) // 8
+SHIFT = 0 if sys.byteorder == "little" else 32  # of length in the word of length and crc32
+HEARTBEAT_NS, LOOK_MOST_NS = 50_000_000, 200_000_000  # a beat twice as often as promised
+
+
+# ---- schema: what a payload is, in one canonical text ------------------------------------------
+
+SCHEMA_MAX = Header.schema.size - 1  # bytes
+FIELD = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_]*):([2-9]|[1-9][0-9]+)?([bBhHiIqQfds?])"
+                   r"|:([2-9]|[1-9][0-9]+)?x)")
+LETTERS = dict(zip((ctypes.c_int8, ctypes.c_uint8, ctypes.c_int16, ctypes.c_uint16, ctypes.c_int32,
+                    ctypes.c_uint32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_float,
+                    ctypes.c_double, ctypes.c_bool, ctypes.c_char), "bBhHiIqQfd?s"))
+
+
+def schema_size(text: str) -> int:
+    """Bytes of the fields; Error("usage") where the text is not a schema in its canonical form."""
+    size, names = 0, set()
+    for field in text.split(" ") if text else ():
+        match = FIELD.fullmatch(field)
+        if not match:
+            raise Error("usage", f"schema {text!r}: {field!r} is not name:type, type one of "
+                        "b B h H i I q Q f d ? s with a count in front, or :Nx")
+        name, count, kind, gap = match.groups()
+        if name in names:
+            raise Error("usage", f"schema {text!r}: {name} is there twice")
+        names |= {name} - {None}
+        size += int(count or gap or 1) * struct.calcsize("=" + (kind or "x"))
+    if len(text) > SCHEMA_MAX:
+        raise Error("usage", f"schema of {len(text)} bytes: {SCHEMA_MAX} are the most")
+    return size
+
+
+def schema_text(schema: Union[str, type]) -> str:
+    """The text itself, checked; or made from a ctypes.Structure class, its gaps as :Nx."""
+    if isinstance(schema, str):
+        schema_size(schema)
+        return schema
+    if not (isinstance(schema, type) and issubclass(schema, ctypes.Structure)):
+        raise Error("usage", f"schema {schema!r}: give a text or a ctypes.Structure class")
+    words, end = [], 0
+    fields = [field for base in reversed(schema.__mro__) for field in vars(base).get("_fields_", ())]
+    for name, kind, *bits in fields:
+        item, count = getattr(kind, "_type_", ""), getattr(kind, "_length_", 0)
+        letter = LETTERS.get(item if count else kind)
+        if bits or not letter:
+            raise Error("usage", f"schema {schema.__name__}: {name} is a bit field, nested, of the "
+                        "other byte order, or of a type that struct does not have")
+        at = getattr(schema, name).offset
+        words += gap(at - end) + [f"{name}:{count if count > 1 else ''}{letter}"]
+        end = at + ctypes.sizeof(kind)
+    return schema_text(" ".join(words + gap(ctypes.sizeof(schema) - end)))
+
+
+def gap(size: int) -> List[str]:
+    return [f":{size if size > 1 else ''}x"] if size else []
+
+
+# ---- name: the same rule as src/shm_name.c -----------------------------------------------------
+
+def normalise_name(name: str, system: str = sys.platform) -> str:
+    """The name with exactly one leading slash; Error("usage") says what is wrong with it."""
+    bare = name[1:] if name.startswith("/") else name
+    odd = re.search("[^ -~]|[/:]", bare)  # the first one is named
+    for wrong, why in (
+            (not name, "is empty"), (not bare, "is only a slash"),
+            (bare in (".", ".."), "is a folder, not a name"),
+            (odd and odd.group() == "/", "has a slash inside"),
+            (odd and odd.group() == ":", "has a colon"),
+            (odd, "has a character other than printable ASCII"),
+            (len(bare) > (30 if system == "darwin" else 255),  # PSHMNAMLEN less the slash; NAME_MAX
+             "is too long (Linux: 255 bytes after the slash, macOS: 31 with it)")):
+        if wrong:
+            raise Error("usage", f"segment name {name!r} {why}")
+    return "/" + bare
+
+
+# ---- clock -------------------------------------------------------------------------------------
+
+# That of include/shm_clock.h, by symbol: only macOS has CLOCK_UPTIME_RAW. () -> nanoseconds
+clock = (partial(time.clock_gettime_ns, time.CLOCK_UPTIME_RAW)
+         if hasattr(time, "CLOCK_UPTIME_RAW") else time.monotonic_ns)
+
+
+class Patience:
+    """Own waking time: the sum of the times between looks, each counted as `most` at the most. So
+    time during which this process was stopped does not count against the other side."""
+
+    def __init__(self, most_ns: int = HEARTBEAT_NS) -> None:
+        self.most, self.ns, self.looked = most_ns, 0, clock()
+
+    def spent(self, now: int) -> int:
+        self.ns += min(now - self.looked, self.most)
+        self.looked = now
+        return self.ns
+
+    def restart(self, now: int) -> None:
+        self.ns, self.looked = 0, now
+
+
+# ---- kernel: what Python has no word for -------------------------------------------------------
+
+libc = ctypes.CDLL(None, use_errno=True)
+FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(MACHINE if LINUX else "", 0)  # 0: none
+FUTEX_WAIT, FUTEX_WAKE = ctypes.c_int(0), ctypes.c_int(1)  # made once: a call is cheaper then
+LONGEST_SLEEP = (ctypes.c_long * 2)(0, HEARTBEAT_NS)       # a struct timespec
+current_cpu = getattr(libc, "sched_getcpu", lambda: -1)
+
+
+def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int) -> int:
+    """0, or errno. The address is that of the low half of a head."""
+    if not FUTEX:
+        return errno.ENOSYS
+    result = libc.syscall(ctypes.c_long(FUTEX), address, operation, ctypes.c_uint32(value),
+                          LONGEST_SLEEP, None, 0)
+    return 0 if result >= 0 else ctypes.get_errno()
+
+
+def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
+    """The two halves of a full memory barrier, to be called one after the other. Python has no
+    fence. To release and then take a private lock that is always held is one on x86-64 (two locked
+    instructions) and on ARMv8 (store-release, then load-acquire). The machines promise that, the
+    language does not, and RISC-V's libc breaks it: tests/model/README.md."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock.release, lock.acquire
+
+
+# x86-64 keeps all stores in order, and all loads; only a load may overtake an earlier store. So
+# fences that merely order stores, or loads, need no instruction there. CPython makes each access by
+# a call of its own, so no compiler reorders them. The exception: glibc copies much at once (never
+# below 16 KiB) with non-temporal stores, which keep no order at all.
+WEAK, LARGE_COPY = MACHINE != "x86_64", 1 << 14
+
+
+# ---- roles: the kernel says which process lives (include/shm_role.h) ----------------------------
+
+HOST, CONSUMER, SENDER, RECEIVER = range(4)  # the byte that the holder of the role has locked
+LOCK_FILE = not LINUX or "SHMPRUEBA_LOCK_FILE" in os.environ  # the form for macOS, tested on Linux
+SET_LOCK, GET_LOCK = (fcntl.F_SETLK, fcntl.F_GETLK) if LOCK_FILE else (37, 36)  # F_OFD_SETLK, _GETLK
+
+
+def flock(kind: int, byte: int) -> bytes:
+    """A struct flock."""
+    if LINUX:
+        return struct.pack("hh4xqqi4x", kind, os.SEEK_SET, byte, 1, 0)
+    return struct.pack("qqihh", byte, 1, 0, kind, os.SEEK_SET)
+
+
+class Roles:
+    """The roles that one Segment or Reader holds: locks on an open file description. Either of the
+    shared memory object, one that is never mapped, since a mapping in a forked child would keep a
+    lock alive. Or of the lock file: one a process, since closing any would give up all locks."""
+    files: Dict[str, List] = {}  # by path: [descriptor, users, roles that this process holds]
+
+    def __init__(self, fd: int, path: str = "") -> None:
+        self.fd, self.path, self.mine = fd, path, set()
+        self.ours = self.files[path][2] if path else self.mine
+
+    @classmethod
+    def of_file(cls, name: str, uid: int, create: bool) -> "Roles":
+        """The lock file form. FileNotFoundError: there is no host."""
+        path, new = f"/tmp/shmprueba-{uid}-{name[1:]}.lock", False
+        if path not in cls.files:
+            new = create and not os.path.lexists(path)
+            flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if new else 0)
+            cls.files[path] = [os.open(path, flags, 0o600), 0, set()]
+        cls.files[path][1] += 1
+        roles = cls(cls.files[path][0], path)
+        roles.new = new
+        if os.fstat(roles.fd).st_uid != uid:
+            roles.close()
+            raise Error("refused", f"the lock file {path} belongs to another user; remove it")
+        return roles
+
+    def take(self, role: int) -> bool:
+        if role in self.ours:
+            return False
+        try:
+            fcntl.fcntl(self.fd, SET_LOCK, flock(fcntl.F_WRLCK, role))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise Error("system", f"lock of a role: {error.strerror}")
+        self.mine.add(role)
+        self.ours.add(role)
+        return True
+
+    def held(self, role: int) -> bool:
+        """By any process. Where this one holds it, the kernel would say that it is free."""
+        found = fcntl.fcntl(self.fd, GET_LOCK, flock(fcntl.F_WRLCK, role))
+        kind, = struct.unpack_from("h", found, 0 if LINUX else 20)
+        return role in self.ours or kind != fcntl.F_UNLCK
+
+    def is_current(self) -> bool:
+        """Does the path still lead to this lock file?"""
+        return os.path.exists(self.path) and os.path.samestat(os.fstat(self.fd),
+                                                              os.stat(self.path))
+
+    def close(self) -> None:
+        for role in self.mine:
+            if role == HOST and self.is_current():
+                os.unlink(self.path)
+            fcntl.fcntl(self.fd, SET_LOCK, flock(fcntl.F_UNLCK, role))
+        self.ours -= self.mine
+        if self.path:
+            self.files[self.path][1] -= 1
+        if not self.path or not self.files[self.path][1]:
+            os.close(self.fd)
+            self.files.pop(self.path, None)
+
+
+# ---- lane --------------------------------------------------------------------------------------
+
+class Consumer(NamedTuple):
+    """Holds the down lane's place. position: messages it is done with; None: it is just claiming.
+    pid: for words only."""
+    epoch: int
+    pid: int
+    position: Optional[int]
+
+
+class Message:
+    """payload: a memoryview of the slot. Trust it only once release or confirm returned True."""
+    __slots__ = ("n", "timestamp_ns", "due_ns", "payload", "crc32")
+
+    def __init__(self, n: int, timestamp_ns: int, due_ns: int, payload: memoryview,
+                 crc32: int) -> None:
+        self.n, self.timestamp_ns, self.due_ns = n, timestamp_ns, due_ns
+        self.payload, self.crc32 = payload, crc32
+
+
+class Lane:
+    """Where a lane's fields are: head, dropped, place, wish as indices of 8-byte words, pid and
+    attached of 4-byte words. Live fields are written as aligned stores of that size only:
+    struct.pack_into would clear the field first, and the other side would see the zeros (CPython
+    issue 156866). The steps are named as in src/lane.c and tests/model."""
+
+    def __init__(self, memory: memoryview, header: Header, index: int) -> None:
+        self.at = LANES_AT + index * ctypes.sizeof(LaneBlock)  # bytes
+        self.head, self.dropped, self.place, self.wish = (
+            (self.at + getattr(LaneBlock, name).offset) // 8
+            for name in ("head", "dropped", "place", "wish"))
+        self.pid, self.attached = ((self.at + getattr(LaneBlock, name).offset) // 4
+                                   for name in ("pid", "attached"))
+        self.slots, self.stride = header.slot_count, header.slot_stride
+        self.capacity, self.crc = header.payload_capacity, bool(header.flags & FLAG_CRC)
+        self.first = HEADER_SIZE + index * self.slots * self.stride  # bytes
+        self.memory, self.words, self.ints = memory, memory.cast("Q"), memory.cast("I")
+        self.fence = make_fence()
+
+    def slot(self, n: int) -> int:
+        """The index of message n's seq, in 8-byte words."""
+        return (self.first + n % self.slots * self.stride) // 8
+
+    def message(self, n: int, slot: int) -> Optional[Message]:
+        """Message n, after its seq was seen even; None: it is just being overwritten."""
+        words, ints = self.words, self.ints
+        length = ints[2 * slot + 6]
+        if length > self.capacity:
+            release, acquire = self.fence
+            release(); acquire()
+            if words[slot] == 2 * n:
+                raise Error("damaged", f"message {n} has an impossible length, {length} bytes")
+            return None
+        at = 8 * slot + SLOT_HEAD
+        return Message(n, words[slot + 1], words[slot + 2], self.memory[at:at + length],
+                       ints[2 * slot + 7])
+
+    def is_whole(self, message: Message, slot: int) -> bool:
+        """Was it, all the while its payload was used?"""
+        good = not self.crc or zlib.crc32(message.payload,
+                                          message.n & 0xffffffff) == message.crc32
+        if WEAK:
+            release, acquire = self.fence
+            release(); acquire()                  # SYNC R4: pairs with F1; also releases the place
+        return good and self.words[slot] == 2 * message.n  # SYNC seq again
+
+
+def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
+    """(send, reserve, commit, warm) of Segment, as closures: cells cost half of what attributes do.
+    There is one body, so that a rehearsal (warm) runs the very code of a send."""
+    words, head, wish, (release, acquire) = lane.words, lane.head, lane.wish, lane.fence
+    mask, capacity, crc_on, crc32, now = lane.slots - 1, lane.capacity, lane.crc, zlib.crc32, clock
+    weak = WEAK or capacity >= LARGE_COPY
+    slots = [(at, at + 1, at + 2, at + 3, lane.memory[8 * at + SLOT_HEAD:][:capacity])
+             for at in map(lane.slot, range(lane.slots))]  # looked up faster than computed
+    futex_at = ctypes.c_void_p(segment.address + lane.at)
+    m, room = 1, -1       # the message to publish next; bytes that commit may say, -1: not reserved
+    limit = woken = care_at = 0
+
+    def reserve() -> memoryview:
+        nonlocal limit, room
+        slot, _, _, _, view = slots[m & mask]
+        if room < 0:
+            if m > limit:
+                limit = segment._make_room(m)
+            words[slot] = 2 * m - 1               # SYNC seq = 2n-1
+            if weak:
+                release(); acquire()              # SYNC F1: pairs with R4
+            room = capacity
+        return view
+
+    def commit(length: int, due_ns: int = 0, publish: bool = True) -> None:
+        nonlocal m, room, woken, care_at
+        if not 0 <= length <= room:
+            raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
+        slot, stamp_at, due_at, length_at, view = slots[m & mask]
+        words[length_at] = length << SHIFT if not crc_on else (
+            length << SHIFT | crc32(view[:length], m & 0xffffffff) << 32 - SHIFT)
+        if due_ns:
+            words[due_at] = due_ns
+            words[stamp_at] = stamp = now()
+            if stamp < due_ns and publish:
+                segment.wait_until(due_ns)
+                while stamp < due_ns:             # little stands between the time stamp and head
+                    words[stamp_at] = stamp = now()
+        else:
+            words[due_at] = words[stamp_at] = stamp = now()
+        if weak:
+            release(); acquire()                  # SYNC F2: pairs with "seq load"
+        if publish:
+            words[slot] = 2 * m                   # SYNC seq = 2n
+            words[head] = m                       # SYNC head = n: pairs with "head load"
+            m, room = m + 1, -1
+        release(); acquire()                      # SYNC wake: pairs with "sleep" (src/lane.c)
+        if words[wish] > woken and publish:
+            woken = m - 1                         # not wish: that sleeper may not be in the queue
+            futex(futex_at, FUTEX_WAKE, 0x7fffffff)
+        if stamp > care_at:
+            care_at = stamp + HEARTBEAT_NS
+            segment.care()
+
+    def send(data, due_ns: int = 0) -> None:
+        if type(data) is not bytes:
+            try:
+                data = memoryview(data).cast("B")
+            except TypeError as error:
+                raise Error("usage", f"send takes contiguous bytes-like data: {error}")
+        length = len(data)
+        if length > capacity:
+            raise Error("usage", f"{length} bytes: this segment's messages have {capacity} at most")
+        reserve()[:length] = data
+        commit(length, due_ns)
+
+    def warm() -> None:
+        reserve()
+        commit(0, 0, False)
+
+    return send, reserve, commit, warm
+
+
+def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
+    """(receive, release) of Segment, for the one consumer of the up lane."""
+    words, head, place, (release, acquire) = lane.words, lane.head, lane.place, lane.fence
+    looks = range(1024 if segment.wait == "spin" else 32)  # of 0.1 us and more
+    n, slot = 1, lane.slot(1)
+    current: Optional[Message] = None
+
+    def receive(timeout: float = 1.0) -> Optional[Message]:
+        nonlocal current
+        patience, over = None, False
+        while current is None:
+            for _ in looks:
+                if words[head] >= n:              # SYNC head load: pairs with "head = n"
+                    if WEAK:
+                        release(); acquire()      # and keep seq and the payload after it
+                    if words[slot] == 2 * n:      # SYNC seq load: pairs with F2
+                        current = lane.message(n, slot)
+                        return current  # a consumer's is never overwritten
+            if over:
+                return None
+            now = segment.care()
+            patience = patience or Patience()
+            over = patience.spent(now) >= timeout * 1e9
+            release(); acquire()                  # what was sent before `over` is seen now
+            if not over and segment.wait == "block":
+                segment.missed_wakeups += lane_sleep(segment, lane, n)
+            elif not over and clock() - now > 2_000_000:
+                time.sleep(50e-6)                 # displaced: others share this CPU
+        return current
+
+    def done(message: Message) -> bool:
+        nonlocal n, slot, current
+        if message is not current:
+            raise Error("usage", "release takes the message that receive returned last")
+        good = lane.is_whole(message, slot)
+        words[place] = 1 << 48 | n                # SYNC place store: pairs with "place load"
+        n, current = n + 1, None
+        slot = lane.slot(n)
+        return good
+
+    return receive, done
+
+
+def lane_sleep(segment: "Segment", lane: Lane, n: int) -> bool:
+    """Sleeps until message n is published, 50 ms at most; naps where there is no futex. Was a
+    wake-up missed?"""
+    words, (release, acquire) = lane.words, lane.fence
+    end = clock() + HEARTBEAT_NS
+    words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
+    release(); acquire()                          # SYNC sleep: pairs with "wake" (src/lane.c)
+    value = words[lane.head]
+    if value >= n:
+        return False
+    result = futex(ctypes.c_void_p(segment.address + lane.at), FUTEX_WAIT, value)
+    if result == errno.ENOSYS:
+        time.sleep(1e-3)
+    return (result == errno.ETIMEDOUT and words[lane.head] >= n
+            and end - words[lane.slot(n) + 1] > 10_000_000)
+
+
+# ---- Segment: the host -------------------------------------------------------------------------
+
+IN_USE = "another host of this name is running ({}); end it, or choose another name"
+UNTRACKED = {"track": False} if sys.version_info >= (3, 13) else {}
+
+
+class Memory(shared_memory.SharedMemory):
+    """unlink does nothing: where the constructor fails half-way it would unlink by name, perhaps
+    another host's object. close drops the references, so that each view that a user still holds
+    keeps the memory, where it would raise BufferError."""
+
+    def unlink(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._buf = self._mmap = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def open_object(name: str, flags: int) -> int:
+    """FileNotFoundError: there is none. What it returns is a regular object of this user."""
+    try:
+        fd = _posixshmem.shm_open(name, flags | (os.O_NONBLOCK if LINUX else 0), mode=0o600)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise Error("refused", "refused: it belongs to another user; run both as one user")
+        if error.errno in (errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO):
+            raise Error("refused", "refused: a link, folder or socket has this name; choose another")
+        raise
+    found = os.fstat(fd)
+    if stat.S_IFMT(found.st_mode) in (0, stat.S_IFREG) and found.st_uid in (os.geteuid(), 0):
+        return fd  # macOS reports no type
+    os.close(fd)
+    raise Error("refused", "refused: another user's, or not a shared memory object; choose another "
+                "name, or run both as one user")
+
+
+def read_header(fd: int) -> Tuple[int, bytes]:
+    """(state, header); zeros where the object ends. Not through a map where that can be helped: to
+    read a page that a full /dev/shm does not have is SIGBUS."""
+    size = min(os.fstat(fd).st_size, HEADER_SIZE) if LOCK_FILE else 0
+    if size:  # macOS cannot read a shared memory object
+        with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
+            state, head = view[STATUS_AT:STATUS_AT + 4], view[:STATUS_AT]
+    else:  # the state first: a host may go LIVE in between
+        state, head = os.pread(fd, 4, STATUS_AT), os.pread(fd, STATUS_AT, 0)
+    return int.from_bytes(state, sys.byteorder), head.ljust(STATUS_AT, b"\0")
+
+
+def is_named(name: str, fd: int) -> bool:
+    """Does the name still lead to the object that fd has open?"""
+    try:
+        if not LOCK_FILE:
+            return os.path.samestat(os.fstat(fd), os.stat("/dev/shm" + name))
+        other = open_object(name, os.O_RDONLY)
+        try:  # macOS tells neither device nor inode: the session does
+            return read_header(fd)[1][40:48] == read_header(other)[1][40:48]
+        finally:
+            os.close(other)
+    except (OSError, Error):
+        return False
+
+
+class Segment(AbstractContextManager):
+    """Creates a segment, and publishes into it. A context manager.
+
+    name: with or without the leading slash. size: bytes of a payload, at most. slots: messages a
+    lane holds, a power of two; None: the largest with slots x size <= 8 MiB, 4 to 1024. schema: a
+    text or a ctypes.Structure class. crc: put a CRC-32 on every message. receive: also receive on
+    the up lane. stall_timeout: seconds that a consumer in the way may stand still. wait: how
+    receive waits, "spin" or "block". idle: called at each look of every wait; what it raises ends
+    the wait. Errors: usage, in_use, refused, system; later gone, damaged.
+
+    send(data, due_ns=0): copies any bytes-like data into the next slot and publishes it.
+    reserve(): the next slot's payload, a memoryview; the same one until commit(length, due_ns=0)
+    publishes it, at due_ns if that is still to come. warm(): the code of a send without its
+    effect, for a loop that waits for data. receive(timeout=1.0): the next Message of the up lane,
+    None after timeout; the same one until release(message), which tells whether it was whole."""
+
+    def __init__(self, name: str = "/shmprueba", size: int = 64, slots: Optional[int] = None,
+                 schema: Union[str, type] = "", crc: bool = False, receive: bool = False,
+                 stall_timeout: float = 1.0, wait: str = "block",
+                 idle: Optional[Callable[[], object]] = None) -> None:
+        text = schema_text(schema)
+        if slots is None:
+            slots = max(4, min(1024, 1 << ((8 << 20) // max(size, 1) | 1).bit_length() - 1))
+        for wrong, why in (
+                (not 1 <= size <= 1 << 30, f"size {size}: 1 to {1 << 30} bytes"),
+                (not 2 <= slots <= 65536 or slots & slots - 1,
+                 f"slots {slots}: a power of two from 2 to 65536"),
+                (schema_size(text) > size, f"size {size}: the schema has {schema_size(text)} bytes"),
+                (not stall_timeout > 0, f"stall_timeout {stall_timeout}: more than 0 seconds"),
+                (wait not in ("spin", "block"), f"wait {wait!r}: spin or block")):
+            if wrong:
+                raise Error("usage", why)
+        self.name, self.capacity, self.slot_count = normalise_name(name), size, slots
+        self.crc = crc or not PROVED  # a reader then rejects what came in another order
+        self.wait, self.idle, self._stall_ns = wait, idle, stall_timeout * 1e9
+        stride = -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
+        self.total, self.session = HEADER_SIZE + 2 * slots * stride, 1 + random.getrandbits(63)
+        self.replaced = self.why_dropped = ""
+        self.stalls = self.dropped = self.missed_wakeups = 0
+        self.next_care = self._next_name = 0  # times
+        self._lateness = 60_000
+        self._create()
+        header = Header(
+            version=VERSION, header_size=HEADER_SIZE, total_size=self.total, slot_count=slots,
+            slot_stride=stride, payload_capacity=size, flags=FLAG_CRC if self.crc else 0,
+            session=self.session, host_pid=os.getpid(), schema=text.encode())
+        memory = memoryview(self._shm.buf)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._down, self._up = (Lane(memory, header, index) for index in (DOWN, UP))
+        self._words, self._ints = self._down.words, self._down.ints
+        self._words[0] = int.from_bytes(MAGIC, sys.byteorder)  # whole or not there: one store
+        memory[8:STATUS_AT] = bytes(header)[8:]
+        self.send, self.reserve, self.commit, self.warm = make_sender(self, self._down)
+        if receive:
+            self.receive, self.release = make_receiver(self, self._up)
+            self._roles.take(RECEIVER)
+            self._ints[self._up.pid] = os.getpid()
+            self._words[self._up.place] = 1 << 48  # epoch 1
+        segments.add(self)
+        self._beat(clock())
+        self._fence()  # make the header visible before the state that says it is there
+        self._ints[STATE_INT] = LIVE
+
+    def receive(self, timeout: float = 1.0) -> Optional[Message]:
+        raise Error("usage", "make it Segment(..., receive=True) to receive")
+
+    # -- begin and end
+
+    def _create(self) -> None:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # starting a tracker changes it
+        self._roles: Optional[Roles] = None  # later None: they are not ours, or no longer
+        self._shm = Memory.__new__(Memory)
+        try:
+            for _ in range(10):
+                if self._try_to_create():
+                    break
+                self._give_up()
+                time.sleep(random.uniform(.001, .02))
+            else:
+                raise Error("in_use", IN_USE.format("it begins at the same moment"))
+            if LINUX:  # SharedMemory only sets the size: a full /dev/shm would be SIGBUS later
+                os.posix_fallocate(self._shm._fd, 0, self.total)
+        except OSError as error:
+            self._remove()
+            why = f"cannot create {self.total} bytes: {error.strerror}"
+            if error.errno == errno.ENOSPC:
+                room = os.statvfs("/dev/shm")
+                why += (f": /dev/shm is too small, {room.f_bavail * room.f_frsize} bytes free; use "
+                        "fewer slots or a smaller size (in a container: --shm-size)")
+            raise Error("system", why)
+        except BaseException:
+            self._remove()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _try_to_create(self) -> bool:
+        """False: start over, since another host began, or is just judging what we made."""
+        shm = self._shm
+        if LOCK_FILE:
+            try:
+                self._roles = Roles.of_file(self.name, os.geteuid(), True)
+            except (FileExistsError, FileNotFoundError):
+                return False  # another host has just made, or removed it
+            if not self._roles.take(HOST):
+                raise Error("in_use", IN_USE.format("it holds " + self._roles.path))
+            if not self._roles.new:  # a dead host's: its clients must not take us for that one
+                if self._roles.is_current():
+                    self._replace_stale()
+                return False
+        self._replace_stale()
+        with suppress(FileExistsError):
+            shm.__init__(self.name[1:], True, self.total, **UNTRACKED)
+            if not UNTRACKED:  # the tracker would unlink a successor's name, as late as it ends
+                resource_tracker.unregister(shm._name, "shared_memory")
+            if LOCK_FILE:
+                return True
+            with suppress(FileNotFoundError):  # of its own, not mapped
+                self._roles = Roles(open_object(self.name, os.O_RDWR))
+                return (os.path.samestat(os.fstat(self._roles.fd), os.fstat(shm._fd))
+                        and self._roles.take(HOST) and is_named(self.name, shm._fd))
+        return False
+
+    def _replace_stale(self) -> None:
+        """Removes what a dead host left; refuses what is alive, or not ours."""
+        try:
+            roles = Roles(open_object(self.name, os.O_RDWR))
+        except FileNotFoundError:
+            return
+        try:
+            ours = LOCK_FILE or roles.take(HOST)  # else its host may be writing the header
+            _, head = read_header(roles.fd)
+            header = Header.from_buffer_copy(head)
+            if not ours:
+                raise Error("in_use", IN_USE.format(f"pid {header.host_pid}"))
+            if any(head) and (header.magic != MAGIC or header.version not in (0, VERSION)):
+                raise Error("refused", "refused: not made by a host of this version; remove it, or "
+                            "choose another name")
+            if is_named(self.name, roles.fd):
+                self.replaced = f"replaced a stale segment (its host, pid {header.host_pid}, died)"
+                with suppress(FileNotFoundError):
+                    _posixshmem.shm_unlink(self.name)
+        finally:
+            roles.close()
+
+    def _remove(self) -> None:
+        """Unlinks the object if it is ours and has the name; then, not before, unlocks."""
+        fd = self._shm._fd
+        self._roles = self._roles or fd >= 0 and Roles(os.dup(fd))
+        if fd >= 0 and (HOST in self._roles.mine or self._roles.take(HOST)) and (
+                is_named(self.name, fd)):
+            with suppress(FileNotFoundError):
+                _posixshmem.shm_unlink(self.name)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._shm.close()
+        if self._roles:
+            self._roles.close()
+        self._roles = None
+
+    def close(self) -> None:
+        """CLOSED, unlink, unlock. Attached readers go on reading what is there, and views that are
+        still held stay valid. In a forked child: nothing that is the parent's."""
+        if self._roles:
+            self._fence()  # make the last head visible before CLOSED
+            self._ints[STATE_INT] = CLOSED
+            futex(ctypes.c_void_p(self.address + self._down.at), FUTEX_WAKE, 0x7fffffff)
+            self._remove()
+        self._shm.close()
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def _fence(self) -> None:
+        release, acquire = self._down.fence
+        release(); acquire()
+
+    # -- what a live line shows
+
+    @property
+    def published(self) -> int:
+        return self._words[self._down.head]
+
+    @property
+    def attached(self) -> int:
+        """How many C clients have ever attached to the down lane; a Reader is not counted."""
+        return self._ints[self._down.attached]
+
+    @property
+    def consumer(self) -> Optional[Consumer]:
+        """Of the down lane; None: nobody holds its place, or it was dropped."""
+        place = self._words[self._down.place]     # SYNC place load: pairs with "place store"
+        epoch, at = place >> 48, place & POSITION
+        if not epoch & 1 or epoch == self._words[self._down.dropped]:
+            return None
+        return Consumer(epoch, self._ints[self._down.pid], None if at == CLAIMING else at)
+
+    @property
+    def taken(self) -> int:
+        """How many messages the latest consumer was done with, also after it left or died."""
+        at = self._words[self._down.place] & POSITION
+        return 0 if at == CLAIMING else at
+
+    @property
+    def sending(self) -> bool:
+        """Is there a living sender on the up lane?"""
+        return self._roles.held(SENDER)
+
+    # -- what a host looks after
+
+    def _beat(self, now: int) -> None:
+        self._words[BEAT_WORD] = now
+        self._ints[CPU_INT] = current_cpu() + 1
+
+    def care(self) -> int:
+        """Heartbeat, the dead consumer, the name: call it at least every 100 ms while nothing is
+        sent or received. Returns the time. Error("gone"): nobody can find this host any more."""
+        now = clock()
+        if now >= self.next_care:
+            self.next_care = now + HEARTBEAT_NS
+            self._beat(now)
+            consumer = self.consumer
+            if consumer and not self._roles.held(CONSUMER):
+                self.drop("died", consumer)
+            if now >= self._next_name:
+                self._next_name = now + 1_000_000_000
+                if not is_named(self.name, self._shm._fd):
+                    raise Error("gone", "its name is gone, new clients find no host: rm, a logout "
+                                "with systemd's RemoveIPC, or a Python before 3.13 that attached "
+                                "with SharedMemory and ended; start it again")
+        if self.idle:
+            self.idle()
+        return now
+
+    def drop(self, why: str, consumer: Optional[Consumer] = None) -> None:
+        """Waits for the down lane's consumer no longer. It sees that before it counts another
+        message (src/lane.c). Nothing where it has left meanwhile."""
+        consumer = consumer or self.consumer
+        if not consumer or self._words[self._down.place] >> 48 != consumer.epoch:
+            return
+        self._words[self._down.dropped] = consumer.epoch
+        self._fence()  # SYNC dropped: pairs with R4; before anything of it is overwritten
+        self.dropped += 1
+        self.why_dropped = f"client pid {consumer.pid} {why}: dropped"
+
+    def drain(self) -> None:
+        """Waits until the consumer, if there is one, has taken all that is published."""
+        stalls = self.stalls
+        self._make_room(self.published + self.slot_count)
+        self.stalls = stalls
+
+    def _make_room(self, n: int) -> int:
+        """Waits until message n may overwrite message n - slots. Returns the last message that
+        needs no further question."""
+        seen, looks, patience = None, 0, Patience()
+        while True:
+            self._fence()  # SYNC room: pairs with "claim"
+            consumer = self.consumer
+            if not consumer:
+                return n + self.slot_count - 1  # a later claim begins with message n or later
+            at = consumer.position  # n or more is a lie, and counts as claiming
+            if at is not None and n - self.slot_count <= at < n:
+                return at + self.slot_count
+            now = self.care()
+            if (consumer.epoch, at) != seen:
+                seen = (consumer.epoch, at)
+                patience.restart(now)
+            elif patience.spent(now) > self._stall_ns:
+                self.drop(f"had not moved for {self._stall_ns / 1e9:g} s", consumer)
+            self.stalls += not looks
+            looks += 1
+            if looks > 100:
+                time.sleep(50e-6)
+
+    def wait_until(self, moment_ns: int) -> None:
+        """Sleeps, with care, until shortly before this moment: by as much as sleeps here are late.
+        That is learned, so that 3 sleeps in 100 are later (src/waiter.c does the same)."""
+        now = self.care()
+        while moment_ns - self._lateness > now:
+            ahead = min(moment_ns - self._lateness - now, HEARTBEAT_NS)
+            time.sleep(ahead * 1e-9)
+            late = clock() - now - ahead > self._lateness
+            self._lateness += self._lateness // 8 if late else -self._lateness // 256
+            self._lateness = max(20_000, min(400_000, self._lateness))
+            now = self.care()
+
+    def _forget(self) -> None:
+        """In a forked child: the roles are the parent's. Closing leaves its locks alone."""
+        if self._roles and not LOCK_FILE:
+            os.close(self._roles.fd)
+        self._roles = None
+
+
+segments: "weakref.WeakSet[Segment]" = weakref.WeakSet()
+
+
+def forget_all() -> None:
+    for segment in segments:
+        segment._forget()
+    Roles.files.clear()
+
+
+os.register_at_fork(after_in_child=forget_all)
+
+
+# ---- Reader: any process, any number of them ---------------------------------------------------
+
+class Reader(AbstractContextManager):
+    """Reads a lane of a running segment; nobody waits for it, and it writes nothing. A context
+    manager, and an iterator over messages that ends when the host closes.
+
+    timeout: seconds to wait for a host, and for each message when iterating. schema: what the
+    caller was written for; another one is refused. newest: pass over all but the newest message.
+    lost: messages overwritten before they were read; skipped: passed over. Errors: usage, absent,
+    refused, system; died, damaged; silent when iterating."""
+
+    def __init__(self, name: str = "/shmprueba", timeout: float = 5.0,
+                 schema: Union[str, type, None] = None, newest: bool = False,
+                 lane: int = DOWN) -> None:
+        self.name, self.timeout, self.newest = normalise_name(name), timeout, newest
+        self._wanted = None if schema is None else schema_text(schema)
+        self.lost, self.skipped, self.closed = 0, 0, False
+        self._roles: Optional[Roles] = None
+        patience = Patience(LOOK_MOST_NS)
+        while True:
+            try:
+                why = self._attach(lane)
+            except FileNotFoundError:
+                why = "no host: there is no such segment; start it first (in a container: --ipc=host)"
+            except OSError as error:
+                raise Error("system", f"cannot attach: {error.strerror}")
+            if not why:
+                break
+            self.close()
+            if patience.spent(clock()) >= timeout * 1e9:
+                raise Error("absent", why)
+            time.sleep(.004)
+        self._n = self._words[self._lane.head] + 1  # the message to read next
+
+    def _attach(self, index: int) -> str:
+        """One try. "", or why there is no host yet."""
+        fd = open_object(self.name, os.O_RDONLY)
+        self._roles = Roles(fd)
+        state, head = read_header(fd)
+        if state == STARTING:
+            return "its host has not finished starting"
+        h = Header.from_buffer_copy(head)
+        a_power = 2 <= h.slot_count <= 65536 and not h.slot_count & h.slot_count - 1
+        for good, why in (
+                (h.magic == MAGIC, "not made by shmprueba; choose another name"),
+                (h.version == VERSION, f"version {h.version}, this reads {VERSION}"),
+                (h.header_size == HEADER_SIZE and a_power and not h.slot_stride % BLOCK
+                 and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
+                 and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride
+                 and h.total_size <= os.fstat(fd).st_size, "impossible sizes; restart its host"),
+                (self._wanted in (None, h.schema.decode("latin-1")),
+                 f"its schema is {h.schema!r}, this was written for {self._wanted!r}")):
+            if not good:
+                self.close()
+                raise Error("refused", "refused: " + why)
+        memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
+        if LOCK_FILE:
+            uid = os.fstat(fd).st_uid
+            self.close()
+            self._roles = Roles.of_file(self.name, uid, False)
+        self._lane = Lane(memory, h, index)
+        self._words, self._ints = self._lane.words, self._lane.ints
+        self.schema, self.session = h.schema.decode("latin-1"), h.session
+        return "" if state == LIVE and self._roles.held(HOST) else (
+            "its host has ended, or died and left it; start it again")
+
+    def _ended(self) -> bool:
+        return self._ints[STATE_INT] == CLOSED or not self._roles.held(HOST)
+
+    def receive(self, timeout: float = 1.0) -> Optional[Message]:
+        """The next message, where it lies; None after timeout, or once the host has closed and all
+        was read (self.closed). Naps, since Python has no atomic maximum to ask for a wake-up."""
+        words, lane, (release, acquire) = self._words, self._lane, self._lane.fence
+        patience, over, nap = None, False, 50e-6
+        while True:
+            for _ in range(32):
+                head = words[lane.head]           # SYNC head load: pairs with "head = n"
+                if head < self._n:
+                    continue
+                if WEAK:
+                    release(); acquire()          # and keep seq and the payload after it
+                if self.newest:
+                    self.skipped += head - self._n
+                    self._n = head
+                slot = lane.slot(self._n)
+                seq = words[slot]                 # SYNC seq load: pairs with F2
+                message = lane.message(self._n, slot) if seq == 2 * self._n else None
+                if message:
+                    self._n += 1
+                    return message
+                if head >= CLAIMING:
+                    raise Error("damaged", f"no host publishes {head} messages")
+                if seq > 2 * self._n:             # lapped: go on half a ring behind head
+                    begin = max(self._n + 1, head - lane.slots // 2 + 1)
+                    self.lost += begin - self._n
+                    self._n = begin
+            if over:
+                self.closed = self._ints[STATE_INT] == CLOSED
+                if not self.closed and not self._roles.held(HOST):
+                    raise Error("died", "its host died; start it again")
+                return None
+            patience = patience or Patience(LOOK_MOST_NS)
+            over = patience.spent(clock()) >= timeout * 1e9 or self._ended()
+            release(); acquire()                  # what was published before `over` is seen now
+            if not over:
+                time.sleep(nap)
+                nap = min(2 * nap, 1e-3)
+
+    def confirm(self, message: Message) -> bool:
+        """Was it whole until now? If not, it counts as lost."""
+        good = self._lane.is_whole(message, self._lane.slot(message.n))
+        self.lost += not good
+        return good
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            message = self.receive(self.timeout)
+            if message:
+                yield message
+            elif self.closed:
+                return
+            else:
+                raise Error("silent", f"its host lives, but sent nothing for {self.timeout:g} s")
+
+    def close(self) -> None:
+        if self._roles:
+            self._roles.close()
+        self._roles = None
+
+    def __exit__(self, *_exception) -> None:
+        self.close()

@@ -1,8 +1,8 @@
 /*
  * shm_name.h - the name of a segment, as the operating system wants it.
  *
- * The same rule stands in host.py (normalise_name); tests/data/shm_names.tsv drives the tests of
- * both. The system is an argument, so that the macOS rule is tested on Linux.
+ * The same rule stands in shmprueba.py (normalise_name); tests/data/shm_names.tsv drives the tests
+ * of both. The system is an argument, so that the macOS rule is tested on Linux.
  */
 #ifndef SHM_NAME_H
 #define SHM_NAME_H

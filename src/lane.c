@@ -1,295 +1,391 @@
-#include "lane.h"
+#define _GNU_SOURCE
+#include "shm_lane.h"
 
-#include "latency.h"
-#include "waiter.h"
+#include <errno.h>
+#include <limits.h>
+#include <time.h>
+#include <unistd.h>
+
+#if SHM_HAS_FUTEX
+#include <sys/syscall.h>
+#endif
+#define FUTEX_WAIT 0 /* <linux/futex.h> has them, but a musl toolchain may come without it */
+#define FUTEX_WAKE 1
 
 /* No run publishes as many messages as the place has numbers for: a head that says so, or that
  * moves further than this, or backwards, is no head. */
 #define IMPOSSIBLE SHM_CLAIMING
 
-static struct shm_slot *slot_of(const struct lane *lane, uint64_t n)
+#define LOAD(at, order)         atomic_load_explicit(at, memory_order_##order)
+#define STORE(at, value, order) atomic_store_explicit(at, value, memory_order_##order)
+
+#define PRODUCER_OF(lane) ((lane)->index == SHM_DOWN ? SHM_ROLE_HOST : SHM_ROLE_SENDER)
+#define CONSUMER_OF(lane) ((lane)->index == SHM_DOWN ? SHM_ROLE_CONSUMER : SHM_ROLE_RECEIVER)
+
+static struct shm_slot *slot_of(const struct shm_lane *lane, uint64_t n)
 {
     return (void *)(lane->slots + (n & (lane->slot_count - 1)) * lane->slot_stride);
 }
 
-/* Where reading, or writing, begins. */
-static enum lane_result begin_at_head(struct lane *lane)
+/* Begins to read, or to write, after the last message that is published. */
+static enum shm_result begin_at_head(struct shm_lane *lane)
 {
-    lane->head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
+    lane->head = LOAD(&lane->shared->head, acquire);
     lane->next = lane->head + 1;
-    return lane->head < IMPOSSIBLE ? LANE_OK : LANE_DAMAGED;
+    return lane->head < IMPOSSIBLE ? SHM_OK : SHM_DAMAGED;
 }
 
-enum lane_result lane_open(struct lane *lane, void *base, const struct shm_header *header,
-                           enum shm_lane_index index)
+enum shm_result shm_lane_open(struct shm_lane *lane, struct shm_segment *segment,
+                              enum shm_lane_index index)
 {
-    unsigned char *bytes = base;
+    const struct shm_header *header = &segment->header;
+    unsigned char *bytes = segment->base;
 
-    *lane = (struct lane){
+    *lane = (struct shm_lane){
+        .segment = segment,
         .shared = (void *)(bytes + SHM_LANE_AT(index)),
         .slots = bytes + SHM_SLOTS_AT(index, header->slot_count, header->slot_stride),
+        .index = index,
         .slot_count = header->slot_count,
         .slot_stride = header->slot_stride,
         .capacity = header->payload_capacity,
+        .crc = header->flags & SHM_FLAG_CRC,
     };
     return begin_at_head(lane);
 }
 
 /* ---- reading ---- */
 
-enum lane_result lane_attach(struct lane *lane)
+enum shm_result shm_lane_attach(struct shm_lane *lane)
 {
-    const enum lane_result result = begin_at_head(lane);
+    const enum shm_result result = begin_at_head(lane);
 
-    /* Last: who publishes only once it sees this must not lose us its first message. */
-    atomic_fetch_add_explicit(&lane->shared->attached, 1, memory_order_release);
+    /* Last: a host that waits for it must not publish before we have read head. */
+    if (result == SHM_OK)
+        atomic_fetch_add_explicit(&lane->shared->attached, 1, memory_order_release);
     return result;
 }
 
-static bool is_held(uint64_t place, uint64_t dropped)
+/* Does a consumer hold this place, as far as the words say? */
+static bool is_held(const struct shm_lane *lane, uint64_t place)
 {
-    return SHM_GENERATION(place) % 2 == 1 && SHM_GENERATION(place) != dropped;
+    const uint64_t dropped = LOAD(&lane->shared->dropped, acquire);
+
+    return SHM_EPOCH(place) % 2 == 1 && SHM_EPOCH(place) != dropped;
 }
 
-static bool swap_place(struct lane *lane, uint64_t from, uint64_t to)
+/* The producer's role; then a new begin, because an earlier producer may have moved head. */
+static enum shm_result become_producer(struct shm_lane *lane)
 {
-    return atomic_compare_exchange_strong_explicit(&lane->shared->place, &from, to,
-                                                   memory_order_acq_rel, memory_order_relaxed);
-}
+    enum shm_result result = shm_role_take(&lane->segment->roles, PRODUCER_OF(lane));
 
-enum lane_result lane_claim(struct lane *lane, uint32_t pid, uint32_t *other)
-{
-    struct shm_lane *shared = lane->shared;
-    const uint64_t found = atomic_load_explicit(&shared->place, memory_order_acquire);
-    const uint64_t dropped = atomic_load_explicit(&shared->dropped, memory_order_acquire);
-    const uint16_t generation = SHM_GENERATION(found);
-
-    if (is_held(found, dropped)) {
-        const uint64_t holder = atomic_load_explicit(&shared->holder, memory_order_acquire);
-        const bool claiming = SHM_POSITION(found) >= SHM_CLAIMING;
-        *other = (uint32_t)(claiming ? found : holder);
-        const bool same = (claiming || holder >> 32 == generation) &&
-                          atomic_load_explicit(&shared->place, memory_order_relaxed) == found;
-        return same ? LANE_BUSY : LANE_PENDING;
+    if (result == SHM_OK) {
+        result = shm_lane_open(lane, lane->segment, lane->index);
+        lane->produces = true;
     }
-    uint16_t mine = (uint16_t)((generation + 1u) | 1u); /* the next odd one */
-    if (mine == dropped) /* it comes round after 32,768 claims: we would begin as dropped */
-        mine = (uint16_t)(mine + 2u);
-    const uint64_t claim = SHM_PLACE(mine, SHM_CLAIMING | pid);
-    if (!swap_place(lane, found, claim))
-        return LANE_PENDING;
-    /* Not a plain store: one who was dropped just here, and wakes up, would write over the name of
-     * his successor. */
-    uint64_t holder = atomic_load_explicit(&shared->holder, memory_order_acquire);
-    do
-        if (atomic_load_explicit(&shared->place, memory_order_relaxed) != claim)
-            return LANE_DROPPED;
-    while (!atomic_compare_exchange_strong_explicit(&shared->holder, &holder,
-                                                    (uint64_t)mine << 32 | pid,
-                                                    memory_order_acq_rel, memory_order_acquire));
-    /* SYNC claim (full fence): pairs with "room". Either the producer sees that we claim, and waits
-     * for us, or we see what it has published without waiting, and begin behind that. */
+    return result;
+}
+
+/* The place, for one that holds the consumer's role: nobody else stores it. */
+static enum shm_result take_place(struct shm_lane *lane)
+{
+    struct shm_lane_block *shared = lane->shared;
+    const uint64_t found = LOAD(&shared->place, acquire);
+    uint16_t epoch = (uint16_t)((SHM_EPOCH(found) + 1u) | 1u); /* the next odd one */
+
+    if (is_held(lane, found)) /* by one that took the role after our first look, and died */
+        return SHM_AGAIN;
+    if (epoch == LOAD(&shared->dropped, relaxed))
+        epoch = (uint16_t)(epoch + 2u); /* epochs have come round: we would begin as dropped */
+    STORE(&shared->pid, (uint32_t)getpid(), relaxed);
+    STORE(&shared->place, SHM_PLACE(epoch, SHM_CLAIMING), relaxed);
+    /* SYNC claim (full fence): pairs with "room". Either the producer sees that we claim, and keeps
+     * to the limit it has, or we see all that it published without one, and begin after that. */
     atomic_thread_fence(memory_order_seq_cst);
-    if (begin_at_head(lane) != LANE_OK)
-        return LANE_DAMAGED;
-    lane->place = SHM_PLACE(mine, lane->head);
-    if (!swap_place(lane, claim, lane->place))
-        return LANE_DROPPED;
-    atomic_fetch_add_explicit(&shared->attached, 1, memory_order_release); /* last: lane_attach */
-    return lane_dropped(lane) ? LANE_DROPPED : LANE_OK;
+    const enum shm_result result = begin_at_head(lane);
+    const uint64_t position = lane->head & SHM_POSITION_MASK;
+    STORE(&shared->place, SHM_PLACE(epoch, position), release);
+    lane->epoch = epoch;
+    atomic_fetch_add_explicit(&shared->attached, 1, memory_order_release); /* last, as a reader */
+    return result;
 }
 
-void lane_leave(struct lane *lane)
+enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uint32_t *other)
 {
-    if (lane->place != 0)
-        swap_place(
-            lane, lane->place,
-            SHM_PLACE((uint16_t)(SHM_GENERATION(lane->place) + 1u), SHM_POSITION(lane->place)));
-    lane->place = 0;
+    struct shm_roles *roles = &lane->segment->roles;
+    const enum shm_role consumer = CONSUMER_OF(lane);
+
+    *other = LOAD(&lane->shared->pid, relaxed);
+    if (is_held(lane, LOAD(&lane->shared->place, acquire)))
+        /* Free: its holder died. The host must drop it first, or its death goes uncounted. */
+        return shm_role_is_held(roles, consumer) ? SHM_BUSY : SHM_AGAIN;
+    enum shm_result result = shm_role_take(roles, consumer);
+    if (result != SHM_OK)
+        return result;
+    if (echo != NULL) {
+        *other = 0; /* a sender names no pid */
+        result = become_producer(echo);
+    }
+    if (result == SHM_OK)
+        result = take_place(lane);
+    if (result != SHM_OK) {
+        if (echo != NULL)
+            shm_lane_leave(echo);
+        shm_lane_leave(lane);
+        shm_role_leave(roles, consumer);
+    }
+    return result;
 }
 
-bool lane_dropped(const struct lane *lane)
+void shm_lane_leave(struct shm_lane *lane)
 {
-    const struct shm_lane *shared = lane->shared;
-
-    /* Or was the successor dropped, too, before we looked? Then the place tells. */
-    return lane->place != 0 &&
-           (atomic_load_explicit(&shared->dropped, memory_order_acquire) ==
-                SHM_GENERATION(lane->place) ||
-            atomic_load_explicit(&shared->place, memory_order_relaxed) != lane->place);
+    if (lane->epoch != 0) {
+        const uint64_t left =
+            SHM_PLACE((uint16_t)(lane->epoch + 1u), (lane->next - 1) & SHM_POSITION_MASK);
+        /* First the place: a holder whose role is free, and who has not left, is dead. */
+        STORE(&lane->shared->place, left, release);
+        shm_role_leave(&lane->segment->roles, CONSUMER_OF(lane));
+    }
+    if (lane->produces)
+        shm_role_leave(&lane->segment->roles, PRODUCER_OF(lane));
+    lane->epoch = 0;
+    lane->produces = false;
 }
 
-/* Message next is lost: go on with the oldest one that the producer is not about to overwrite. */
-static enum lane_result lapped(struct lane *lane)
+bool shm_lane_dropped(const struct shm_lane *lane)
 {
-    const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
+    /* SYNC dropped (acquire): pairs with the producer's fence after it stores dropped, before it
+     * overwrites what we hold. A dropped consumer keeps its lock, so nobody else can be meant. */
+    return lane->epoch != 0 && LOAD(&lane->shared->dropped, acquire) == lane->epoch;
+}
+
+/* @return SHM_OK: message next is published; SHM_EMPTY, SHM_DROPPED or SHM_DAMAGED */
+static enum shm_result load_head(struct shm_lane *lane)
+{
+    /* SYNC head load (acquire): pairs with "head = n". It is polled, not the slot: the producer
+     * would lose the slot's line between two stores. */
+    const uint64_t head = LOAD(&lane->shared->head, acquire);
+
+    if (head - lane->head > IMPOSSIBLE)
+        return SHM_DAMAGED;
+    lane->head = head;
+    return shm_lane_dropped(lane) ? SHM_DROPPED : head < lane->next ? SHM_EMPTY : SHM_OK;
+}
+
+/* Message next is lost. */
+static enum shm_result lapped(struct shm_lane *lane)
+{
+    const enum shm_result result = load_head(lane);
     uint64_t next = lane->next + 1;
 
-    if (lane_dropped(lane))
-        return LANE_DROPPED;
-    if (head - lane->head > IMPOSSIBLE)
-        return LANE_DAMAGED;
-    lane->head = head;
-    /* head + 1 may be half written already, over message head + 1 - slot_count. */
-    if (head + 2 > next + lane->slot_count)
-        next = head + 2 - lane->slot_count;
+    if (result != SHM_OK)
+        return result;
+    /* Half a ring behind head: the oldest message would be lost, too, before it is read. The newest
+     * is found by shm_lane_newest, and what it passes over is not lost. */
+    if (!lane->newest && lane->head + 1 > next + lane->slot_count / 2)
+        next = lane->head + 1 - lane->slot_count / 2;
     lane->lost += next - lane->next;
     lane->next = next;
-    return LANE_LAPPED;
+    return SHM_LAPPED;
 }
 
-enum lane_result lane_next(struct lane *lane, struct lane_message *message)
+enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message)
 {
-    if (lane->head < lane->next) {
-        /* SYNC head load (acquire): pairs with "head = n". Polled in place of the slot, whose line
-         * the producer would lose between two stores. */
-        const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
-        if (head - lane->head > IMPOSSIBLE)
-            return LANE_DAMAGED;
-        lane->head = head;
-        if (head < lane->next)
-            return lane_dropped(lane) ? LANE_DROPPED : LANE_EMPTY;
-    }
+    enum shm_result result = lane->head < lane->next ? load_head(lane) : SHM_OK;
 
+    if (result != SHM_OK)
+        return result;
     const struct shm_slot *slot = slot_of(lane, lane->next);
     /* SYNC seq load (acquire): pairs with F2, so the payload is at least as new as seq. */
-    const uint64_t seq = atomic_load_explicit(&slot->seq, memory_order_acquire);
+    const uint64_t seq = LOAD(&slot->seq, acquire);
     if (seq != 2 * lane->next) {
         lane->retries++;
-        /* Older is normal on weakly ordered machines: host.py has no fence between "seq = 2n" and
+        /* Older is normal on weakly ordered machines: the host has no fence between "seq = 2n" and
          * "head = n", so head may be seen first. Newer is lost. */
-        if ((int64_t)(seq - 2 * lane->next) >= 0)
-            return lapped(lane);
-        /* What lane_readable looks at, too: or the two would disagree for ever. */
-        const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);
-        if (head - lane->head > IMPOSSIBLE)
-            return LANE_DAMAGED;
-        return lane_dropped(lane) ? LANE_DROPPED : LANE_PENDING;
+        return (int64_t)(seq - 2 * lane->next) < 0 ? SHM_AGAIN : lapped(lane);
     }
     message->n = lane->next;
-    message->timestamp_ns = atomic_load_explicit(&slot->timestamp_ns, memory_order_relaxed);
-    message->due_ns = atomic_load_explicit(&slot->due_ns, memory_order_relaxed);
-    message->length = atomic_load_explicit(&slot->length, memory_order_relaxed);
-    message->crc32 = atomic_load_explicit(&slot->crc32, memory_order_relaxed);
+    message->timestamp_ns = LOAD(&slot->timestamp_ns, relaxed);
+    message->due_ns = LOAD(&slot->due_ns, relaxed);
+    message->length = LOAD(&slot->length, relaxed);
+    message->crc32 = LOAD(&slot->crc32, relaxed);
     message->payload = slot->payload;
     if (message->length <= lane->capacity)
-        return LANE_OK;
-    const enum lane_result torn = lane_confirm(lane, message); /* or a lie? */
-    return torn == LANE_OK ? LANE_DAMAGED : torn;
+        return SHM_OK;
+    message->length = 0; /* torn, or a lie? */
+    result = shm_lane_confirm(lane, message);
+    return result == SHM_LAPPED || result == SHM_DROPPED ? result : SHM_DAMAGED;
 }
 
-enum lane_result lane_confirm(struct lane *lane, const struct lane_message *message)
+enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message)
 {
-    /* SYNC R4 (acquire fence): pairs with F1, and with the fence behind "dropped". Without it the
-     * second look could be made before the payload was read, and would vouch for nothing; an
-     * acquire load would not keep it here. */
-    atomic_thread_fence(memory_order_acquire);
-    if (lane_dropped(lane))
-        return LANE_DROPPED;
-    /* SYNC seq again */
+    const enum shm_result result = load_head(lane);
+
+    if (result != SHM_OK)
+        return result;
+    if (lane->head > lane->next) {
+        lane->skipped += lane->head - lane->next;
+        lane->next = lane->head;
+    }
+    return shm_lane_next(lane, message);
+}
+
+enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message)
+{
     const struct shm_slot *slot = slot_of(lane, message->n);
-    if (atomic_load_explicit(&slot->seq, memory_order_relaxed) == 2 * message->n)
-        return LANE_OK;
+    const bool matches = !lane->crc || shm_crc32(message->payload, message->length,
+                                                 (uint32_t)message->n) == message->crc32;
+
+    /* SYNC R4 (acquire fence): pairs with F1, and with the fence after "dropped". Without it "seq
+     * again" could be loaded before the payload was read, and would prove nothing; an acquire load
+     * would not keep it here. */
+    atomic_thread_fence(memory_order_acquire);
+    if (shm_lane_dropped(lane))
+        return SHM_DROPPED;
+    /* SYNC seq again: pairs with "seq = 2n-1". */
+    if (LOAD(&slot->seq, relaxed) == 2 * message->n)
+        return matches ? SHM_OK : SHM_BAD_CRC;
     lane->retries++;
     return lapped(lane);
 }
 
-enum lane_result lane_release(struct lane *lane, const struct lane_message *message)
+void shm_lane_release(struct shm_lane *lane, const struct shm_message *message)
 {
-    /* SYNC place swap (release): pairs with "place load"; the payload was read before the
-     * producer may write over it. A swap, because a store could land on a successor's place. */
-    if (lane->place != 0) {
-        const uint64_t done = SHM_PLACE(SHM_GENERATION(lane->place), message->n);
-        if (!swap_place(lane, lane->place, done))
-            return LANE_DROPPED;
-        lane->place = done;
-    }
+    if (message->n != lane->next) /* lapped: shm_lane_confirm has gone on already */
+        return;
+    /* SYNC place store (release): pairs with "place load": the payload was read before the
+     * producer may overwrite it. A plain store: while we hold the role, nobody else stores it. */
+    if (lane->epoch != 0)
+        STORE(&lane->shared->place, SHM_PLACE(lane->epoch, message->n), release);
     lane->next = message->n + 1;
-    return LANE_OK;
 }
 
-bool lane_readable(const struct lane *lane)
-{
-    const uint64_t head = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
+/* ---- sleeping and waking ---- */
 
-    if (head - lane->head > IMPOSSIBLE || lane_dropped(lane))
-        return true;
-    if (head < lane->next)
-        return false;
-    const struct shm_slot *slot = slot_of(lane, lane->next);
-    return (int64_t)(atomic_load_explicit(&slot->seq, memory_order_relaxed) - 2 * lane->next) >= 0;
+#if SHM_HAS_FUTEX
+/* FUTEX_WAIT: sleeps while the low half of head is value. FUTEX_WAKE: wakes as many. Not
+ * FUTEX_PRIVATE: the other side is another process. */
+static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
+                  const struct timespec *longest)
+{
+    uint32_t *low_half = (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+
+    return syscall(SYS_futex, low_half, operation, value, longest, NULL, 0);
+}
+#endif
+
+bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
+{
+    const struct timespec longest = {.tv_nsec = (long)(ns < SHM_SLEEP_NS ? ns : SHM_SLEEP_NS)};
+
+#if SHM_HAS_FUTEX
+    struct shm_lane_block *shared = lane->shared;
+    uint64_t wish = LOAD(&shared->wish, relaxed);
+    /* A maximum that is never cleared: any number of sleepers, and none ends another's sleep. */
+    while (wish < lane->next &&
+           !atomic_compare_exchange_weak_explicit(&shared->wish, &wish, lane->next,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        continue;
+    /* SYNC sleep (full fence): pairs with "wake". We store wish, then load head; the producer
+     * stores head, then loads wish. One of the two sees the other. */
+    atomic_thread_fence(memory_order_seq_cst);
+    const uint64_t head = LOAD(&shared->head, relaxed);
+    return head < lane->next && futex(&shared->head, FUTEX_WAIT, (uint32_t)head, &longest) != 0 &&
+           errno == ETIMEDOUT;
+#else
+    (void)lane;
+    return nanosleep(&longest, NULL) == 0;
+#endif
 }
 
 /* ---- writing ---- */
 
-bool lane_writable(struct lane *lane)
+enum shm_result shm_lane_produce(struct shm_lane *lane)
+{
+    enum shm_result result = become_producer(lane);
+
+    if (result == SHM_OK && !is_held(lane, LOAD(&lane->shared->place, acquire)))
+        result = SHM_AGAIN;
+    if (result != SHM_OK)
+        shm_lane_leave(lane);
+    return result;
+}
+
+bool shm_lane_writable(struct shm_lane *lane)
 {
     if (lane->next <= lane->limit)
         return true;
     /* SYNC room (full fence): pairs with "claim"; our last store of head is out before we look. */
     atomic_thread_fence(memory_order_seq_cst);
-    /* SYNC place load (acquire): pairs with "place swap". */
-    const uint64_t place = atomic_load_explicit(&lane->shared->place, memory_order_acquire);
-    const uint64_t dropped = atomic_load_explicit(&lane->shared->dropped, memory_order_relaxed);
-    const uint64_t position = SHM_POSITION(place);
-    if (!is_held(place, dropped)) {
-        /* Nobody to wait for. Who claims from now on begins with message next, or behind it: so far
-         * nothing of his is overwritten. */
+    /* SYNC place load (acquire): pairs with "place store". */
+    const uint64_t place = LOAD(&lane->shared->place, acquire);
+    if (!is_held(lane, place))
+        /* Nobody to wait for. A later claim begins with message next or later. */
         lane->limit = lane->next + lane->slot_count - 1;
-    } else if (position < lane->next) { /* else he is claiming (or lies): what was seen counts */
-        const uint64_t limit = position + lane->slot_count;
-        lane->limit = limit > lane->limit ? limit : lane->limit;
-    }
+    else if (SHM_POSITION(place) < lane->next) /* else it is claiming, or lies: the limit stays */
+        lane->limit = SHM_POSITION(place) + lane->slot_count;
     return lane->next <= lane->limit;
 }
 
-enum lane_result lane_reserve(struct lane *lane, unsigned char **payload)
+enum shm_result shm_lane_reserve(struct shm_lane *lane, unsigned char **payload)
 {
-    if (!lane_writable(lane))
-        return LANE_FULL;
+    if (!shm_lane_writable(lane))
+        return SHM_FULL;
     struct shm_slot *slot = slot_of(lane, lane->next);
-    /* SYNC seq = 2n-1 */
-    atomic_store_explicit(&slot->seq, 2 * lane->next - 1, memory_order_relaxed);
+    /* SYNC seq = 2n-1: pairs with "seq again". */
+    STORE(&slot->seq, 2 * lane->next - 1, relaxed);
     /* SYNC F1 (release fence): pairs with R4; the slot is marked before its bytes change. */
     atomic_thread_fence(memory_order_release);
     *payload = slot->payload;
-    return LANE_OK;
+    return SHM_OK;
 }
 
-void lane_commit(struct lane *lane, uint32_t length, uint64_t due_ns, uint32_t crc32)
+void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
 {
     struct shm_slot *slot = slot_of(lane, lane->next);
     const uint64_t n = lane->next++;
-    const uint64_t now = clock_now_ns();
+    const uint32_t crc32 = lane->crc ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
+    const uint64_t now_ns = shm_clock_now_ns();
 
-    atomic_store_explicit(&slot->length, length, memory_order_relaxed);
-    atomic_store_explicit(&slot->crc32, crc32, memory_order_relaxed);
-    atomic_store_explicit(&slot->due_ns, due_ns ? due_ns : now, memory_order_relaxed);
-    atomic_store_explicit(&slot->timestamp_ns, now, memory_order_relaxed);
+    STORE(&slot->length, length, relaxed);
+    STORE(&slot->crc32, crc32, relaxed);
+    STORE(&slot->due_ns, due_ns ? due_ns : now_ns, relaxed);
+    STORE(&slot->timestamp_ns, now_ns, relaxed);
     /* SYNC F2, seq = 2n (release): pairs with "seq load". */
-    atomic_store_explicit(&slot->seq, 2 * n, memory_order_release);
-    /* SYNC head = n (release, F3): pairs with "head load"; who reads in place without a look at seq
-     * relies on this one. */
-    atomic_store_explicit(&lane->shared->head, n, memory_order_release);
-    /* SYNC wake (full fence): pairs with "sleep" (waiter.c). Either we see the wish, or the sleeper
-     * sees our head; with neither it would sleep on a message that is there. */
+    STORE(&slot->seq, 2 * n, release);
+    /* SYNC head = n (release): pairs with "head load"; a reader that uses the payload in place with
+     * no look at seq relies on it. */
+    STORE(&lane->shared->head, n, release);
+    /* SYNC wake (full fence): pairs with "sleep". Either we see the wish, or the sleeper sees our
+     * head; with neither, it would sleep on a message that is there. */
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&lane->shared->wish, memory_order_relaxed) > lane->woken) {
-        lane->woken = n; /* not the wish: that sleeper may not be in the queue yet */
-        waiter_wake(&lane->shared->head);
+    if (LOAD(&lane->shared->wish, relaxed) > lane->woken) {
+        lane->woken = n; /* not wish: that sleeper may not be in the futex queue yet */
+#if SHM_HAS_FUTEX
+        futex(&lane->shared->head, FUTEX_WAKE, INT_MAX, NULL);
+#endif
     }
 }
 
-uint64_t lane_unread(const struct lane *lane)
+uint64_t shm_lane_unread(const struct shm_lane *lane)
 {
-    const uint64_t place = atomic_load_explicit(&lane->shared->place, memory_order_acquire);
+    const uint64_t place = LOAD(&lane->shared->place, acquire);
 
     return lane->next - 1 - SHM_POSITION(place);
 }
 
-bool lane_has_consumer(const struct lane *lane)
+uint32_t shm_crc32(const unsigned char *bytes, size_t length, uint32_t start)
 {
-    const uint64_t place = atomic_load_explicit(&lane->shared->place, memory_order_acquire);
+    static _Atomic uint32_t table[256]; /* every thread that finds it empty fills in the same */
+    uint32_t crc = ~start;
 
-    return SHM_GENERATION(place) % 2 == 1;
+    for (uint32_t i = 0; LOAD(&table[255], acquire) == 0 && i < 256; i++) {
+        uint32_t value = i;
+        for (int bit = 0; bit < 8; bit++)
+            value = (value >> 1) ^ (value & 1 ? 0xEDB88320u : 0);
+        STORE(&table[i], value, release);
+    }
+    for (size_t i = 0; i < length; i++)
+        crc = (crc >> 8) ^ LOAD(&table[(crc ^ bytes[i]) & 0xff], relaxed);
+    return ~crc;
 }

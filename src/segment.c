@@ -1,8 +1,7 @@
 #define _GNU_SOURCE
-#include "segment.h"
+#include "shm_segment.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,31 +9,25 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "latency.h"
-#include "shm_sample.h"
-
-#ifdef __APPLE__
-#define OPEN_FLAGS 0 /* shm_open takes no others there, and closes on exec by itself */
-#else
-#define OPEN_FLAGS (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
-#endif
 #ifndef MAP_POPULATE /* Linux: map the pages now, not one fault at a time in the timed loop */
 #define MAP_POPULATE 0
 #endif
 
-const char *const segment_host_names[] = {"live", "", "", "closed", "stalled", "died", "died"};
+#define TRY_NS 4000000u  /* between two tries to attach */
+#define ASK_NS 10000000u /* between two questions to the kernel */
 
-static void *volatile guarded_base;
-static volatile size_t guarded_size;
-static volatile sig_atomic_t guarded_lost;
+/* What on_bus_error may replace: the maps of this process. An entry is free while size is 0. */
+static struct {
+    _Atomic uintptr_t base;
+    _Atomic size_t size;
+} guarded[16];
 
-#define REFUSE(segment, ...) say(segment, SEGMENT_REFUSED, "refused: " __VA_ARGS__)
+#define REFUSE(segment, ...) say(segment, SHM_REFUSED, "refused: " __VA_ARGS__)
 
-__attribute__((format(printf, 3, 4))) static enum segment_result
-say(struct segment *segment, enum segment_result result, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static enum shm_result
+say(struct shm_segment *segment, enum shm_result result, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -43,60 +36,52 @@ say(struct segment *segment, enum segment_result result, const char *format, ...
     return result;
 }
 
-bool process_is_gone(uint64_t pid)
+uint64_t shm_clock_now_ns(void)
 {
-    char path[40], status[512];
+    struct timespec t;
 
-    if (pid > INT32_MAX || (kill((pid_t)pid, 0) != 0 && errno == ESRCH))
-        return true;
-    snprintf(path, sizeof path, "/proc/%" PRIu64 "/stat", pid);
-    FILE *file = fopen(path, "r"); /* Linux; elsewhere a zombie counts as alive */
-    if (file == NULL)
-        return false;
-    const size_t length = fread(status, 1, sizeof status - 1, file);
-    fclose(file);
-    status[length] = '\0';
-    /* The name in parentheses may hold anything; the state follows. */
-    const char *after_name = strrchr(status, ')');
-    return after_name != NULL && strncmp(after_name, ") Z", 3) == 0;
+    clock_gettime(SHM_CLOCK, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* ---- attach: its steps ---- */
 
-static void unmap(struct segment *segment)
+static enum shm_result open_object(struct shm_segment *segment)
 {
-    guarded_base = NULL;
-    if (segment->base != NULL)
-        munmap(segment->base, segment->size);
-    segment->base = NULL;
-}
-
-static enum segment_result open_object(struct segment *segment)
-{
-    segment->fd = shm_open(segment->name, O_RDWR | OPEN_FLAGS, 0);
+    segment->fd = shm_role_open_object(segment->name);
     if (segment->fd >= 0)
-        return SEGMENT_OK;
+        return SHM_OK;
     switch (errno) {
     case ENOENT:
-        return say(segment, SEGMENT_ABSENT,
+        return say(segment, SHM_ABSENT,
                    "no host: there is no such segment; start host.py first (in a container: both "
-                   "in one, or with --ipc=host --pid=host)");
+                   "in one, or with --ipc=host)");
     case EACCES:
     case EPERM: return REFUSE(segment, "it belongs to another user; run both as one user");
     case EISDIR:
     case EINVAL: /* glibc, for a folder */
     case ELOOP:
     case ENXIO: return REFUSE(segment, "a link, folder or socket has this name; choose another");
-    default: return say(segment, SEGMENT_ERROR, "shm_open: %s", strerror(errno));
+    default: return say(segment, SHM_SYSTEM, "shm_open: %s", strerror(errno));
     }
 }
 
-static enum segment_result stat_object(struct segment *segment)
+static enum shm_result open_roles(struct shm_segment *segment)
+{
+    switch (shm_roles_open(&segment->roles, segment->name, &segment->fd)) {
+    case SHM_OK: return SHM_OK;
+    case SHM_ABSENT: return say(segment, SHM_ABSENT, "no host: it has just gone; start it again");
+    case SHM_REFUSED: return REFUSE(segment, "its lock file in /tmp is another user's; remove it");
+    default: return say(segment, SHM_SYSTEM, "its lock file in /tmp: %s", strerror(errno));
+    }
+}
+
+static enum shm_result stat_object(struct shm_segment *segment)
 {
     struct stat found;
 
     if (fstat(segment->fd, &found) != 0)
-        return say(segment, SEGMENT_ERROR, "fstat: %s", strerror(errno));
+        return say(segment, SHM_SYSTEM, "fstat: %s", strerror(errno));
     segment->object_size = (uint64_t)found.st_size;
     if (!S_ISREG(found.st_mode) && (found.st_mode & S_IFMT) != 0) /* macOS: reports no type */
         return REFUSE(segment, "not a regular shared memory object; choose another name");
@@ -104,15 +89,28 @@ static enum segment_result stat_object(struct segment *segment)
         return REFUSE(segment, "it belongs to user %lu, not to you or root; run both as one user",
                       (unsigned long)found.st_uid);
     if (segment->object_size == 0)
-        return say(segment, SEGMENT_STARTING, "its host has not finished starting (size 0)");
+        return say(segment, SHM_STARTING, "its host has not finished starting (size 0)");
     if (segment->object_size < SHM_HEADER_SIZE)
         return REFUSE(segment, "%" PRIu64 " bytes, the header alone has %u; not made by host.py",
                       segment->object_size, SHM_HEADER_SIZE);
-    return SEGMENT_OK;
+    return SHM_OK;
+}
+
+static void unmap(struct shm_segment *segment)
+{
+    if (segment->base == NULL)
+        return;
+    for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++)
+        if (guarded[i].base == (uintptr_t)segment->base) {
+            guarded[i].base = 0;
+            guarded[i].size = 0;
+        }
+    munmap(segment->base, segment->size);
+    segment->base = NULL;
 }
 
 /* The header at first; once that is checked, all of it. */
-static enum segment_result map_object(struct segment *segment)
+static enum shm_result map_object(struct shm_segment *segment)
 {
     const size_t size = segment->header.total_size ? segment->header.total_size : SHM_HEADER_SIZE;
 
@@ -120,55 +118,70 @@ static enum segment_result map_object(struct segment *segment)
     void *base =
         mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, segment->fd, 0);
     if (base == MAP_FAILED)
-        return say(segment, SEGMENT_ERROR, "mmap of %zu bytes: %s", size, strerror(errno));
+        return say(segment, SHM_SYSTEM, "mmap of %zu bytes: %s", size, strerror(errno));
     segment->base = base;
     segment->size = size;
-    segment->status = (void *)((char *)segment->base + SHM_STATUS_AT);
-    guarded_lost = 0;
-    guarded_size = size;
-    guarded_base = segment->base;
-    return SEGMENT_OK;
+    segment->status = (void *)((char *)base + SHM_STATUS_AT);
+    for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++) {
+        size_t none = 0;
+        if (atomic_compare_exchange_strong(&guarded[i].size, &none, size)) {
+            guarded[i].base = (uintptr_t)base;
+            break;
+        }
+    }
+    return SHM_OK;
 }
 
-enum segment_result segment_check(struct segment *segment)
+static bool is_text(const char *schema)
+{
+    size_t i = 0;
+
+    while (i < SHM_SCHEMA_SIZE && schema[i] >= ' ' && schema[i] <= '~')
+        i++;
+    return i < SHM_SCHEMA_SIZE && schema[i] == '\0';
+}
+
+enum shm_result shm_segment_check(struct shm_segment *segment)
 {
     struct shm_header *header = &segment->header;
-    static const uint8_t none[8];
+    /* SYNC live (acquire): pairs with the host's fence before LIVE. State comes first, or a host
+     * that goes LIVE after we have copied half a header is refused. */
+    const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
 
     memcpy(header, segment->base, sizeof *header); /* once: it may change under us */
-    const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
-    const bool blank = state == SHM_STARTING && memcmp(header->magic, none, sizeof none) == 0;
-    if (!blank && memcmp(header->magic, SHM_MAGIC, sizeof header->magic) != 0)
-        return REFUSE(segment, "not made by host.py (no %s at its begin); choose another name",
-                      SHM_MAGIC);
-    if (state == SHM_STARTING)
-        return say(segment, SEGMENT_STARTING, "its host has not finished starting");
+    const bool starting = state == SHM_STATE_STARTING;
+    for (size_t i = 0; i < sizeof header->magic; i++)
+        if (header->magic[i] != SHM_MAGIC[i] && !(starting && header->magic[i] == 0))
+            return REFUSE(segment, "not made by host.py (no %s at its begin); choose another name",
+                          SHM_MAGIC);
     if (header->version == __builtin_bswap32(SHM_VERSION))
         return REFUSE(segment,
                       "made by a machine of the other byte order; run both on one machine");
-    if (header->version != SHM_VERSION)
-        return REFUSE(segment, "version %" PRIu32 ", this client reads %u; update the older side",
+    if (header->version != SHM_VERSION && !(starting && header->version == 0))
+        return REFUSE(segment, "version %" PRIu32 ", this program reads %u; update the older side",
                       header->version, SHM_VERSION);
+    if (starting)
+        return say(segment, SHM_STARTING, "its host has not finished starting");
 
     const uint32_t slots = header->slot_count, stride = header->slot_stride;
-    const uint32_t capacity = header->payload_capacity, kind = header->payload_kind;
+    const uint32_t capacity = header->payload_capacity;
     const bool a_power = (slots & (slots - 1)) == 0;
-    const bool fits = kind == SHM_RAW || capacity >= sizeof(struct shm_sample);
     const struct {
         const char *field;
         bool good;
     } rules[] = {
         /* the first that is broken is the one to name */
+        {"state", state <= SHM_STATE_CLOSED},
         {"header_size", header->header_size == SHM_HEADER_SIZE},
         {"slot_count", slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX && a_power},
         {"slot_stride", stride >= SHM_BLOCK && stride % SHM_BLOCK == 0},
         {"payload_capacity", capacity >= 1 && capacity <= stride - SHM_SLOT_HEAD},
         {"total_size", header->total_size == SHM_HEADER_SIZE + 2ull * slots * stride},
-        {"flags", (header->flags & ~(SHM_FLAG_CRC | SHM_FLAG_BARRIER)) == 0},
+        {"flags", (header->flags & ~SHM_FLAG_CRC) == 0},
         {"session", header->session != 0},
         {"host_pid", header->host_pid != 0 && header->host_pid <= INT32_MAX},
-        {"payload_kind", kind <= SHM_SAMPLE && fits},
-        {"state", state <= SHM_CLOSED},
+        {"zero", header->zero == 0},
+        {"schema", is_text(header->schema)},
     };
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
         if (!rules[i].good)
@@ -177,104 +190,133 @@ enum segment_result segment_check(struct segment *segment)
     if (segment->object_size < header->total_size)
         return REFUSE(segment, "truncated, %" PRIu64 " bytes of %" PRIu64 "; restart host.py",
                       segment->object_size, header->total_size);
-    return SEGMENT_OK;
+    return SHM_OK;
 }
 
-static bool is_near(uint64_t beat_ns, uint64_t now_ns)
+static enum shm_result check_host(struct shm_segment *segment)
 {
-    return now_ns - beat_ns + SHM_SILENCE_NS <= 2 * SHM_SILENCE_NS;
+    return shm_segment_host(segment, shm_clock_now_ns());
 }
 
-/* Is there a host behind it? A heartbeat that is not of the last second is watched for three beats:
- * if it moves, the host lives by another clock. */
-static enum segment_result check_alive(struct segment *segment)
-{
-    const struct timespec step = {.tv_nsec = 2000000};
-    uint64_t now_ns = clock_now_ns();
-    const uint64_t end_ns = now_ns + 3 * SHM_HEARTBEAT_NS;
-    enum segment_result result;
-
-    segment->heartbeat_ns =
-        atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
-    segment->looked_ns = now_ns;
-    segment->moved_ns = is_near(segment->heartbeat_ns, now_ns) ? now_ns : now_ns - SHM_SILENCE_NS;
-    while ((result = segment_host(segment, now_ns)) != SEGMENT_OK && result != SEGMENT_CLOSED &&
-           now_ns < end_ns) {
-        nanosleep(&step, NULL);
-        now_ns = clock_now_ns();
-    }
-    return result;
-}
-
-enum segment_result segment_attach(struct segment *segment, const char *name)
+static enum shm_result try_to_attach(struct shm_segment *segment, const char *name,
+                                     const char *schema)
 {
     static const struct {
-        enum segment_result (*run)(struct segment *);
-        enum segment_step step;
-    } steps[] = {{open_object, STEP_OPEN},    {stat_object, STEP_STAT}, {map_object, STEP_MAP},
-                 {segment_check, STEP_CHECK}, {map_object, STEP_MAP},   {check_alive, STEP_CHECK}};
-    enum segment_result result = SEGMENT_OK;
-    uint64_t begin_ns = clock_now_ns();
+        enum shm_result (*run)(struct shm_segment *);
+        enum shm_step step;
+    } steps[] = {{open_object, SHM_STEP_OPEN},        {open_roles, SHM_STEP_OPEN},
+                 {stat_object, SHM_STEP_STAT},        {map_object, SHM_STEP_MAP},
+                 {shm_segment_check, SHM_STEP_CHECK}, {map_object, SHM_STEP_MAP},
+                 {check_host, SHM_STEP_CHECK}};
+    enum shm_result result = SHM_OK;
+    uint64_t begin_ns = shm_clock_now_ns();
 
-    *segment = (struct segment){.fd = -1};
-    memcpy(segment->name, name, strlen(name) + 1);
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && result == SEGMENT_OK; i++) {
+    *segment = (struct shm_segment){.fd = -1,
+                                    .roles = {.fd = -1, .file = -1},
+                                    .idle = segment->idle,
+                                    .context = segment->context};
+    const char *wrong = shm_name_normalise(SHM_ON_MACOS, name, strlen(name), segment->name);
+    if (wrong != NULL)
+        return REFUSE(segment, "its name %s; choose another", wrong);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && result == SHM_OK; i++) {
         result = steps[i].run(segment);
-        const uint64_t now_ns = clock_now_ns();
+        const uint64_t now_ns = shm_clock_now_ns();
         segment->step_ns[steps[i].step] += now_ns - begin_ns;
         begin_ns = now_ns;
     }
-    if (result != SEGMENT_OK)
-        segment_detach(segment);
+    if (result == SHM_OK && schema != NULL && strcmp(schema, segment->header.schema) != 0)
+        return REFUSE(segment,
+                      "its payloads are \"%s\", this program expects \"%.447s\"; change one",
+                      segment->header.schema, schema);
     return result;
+}
+
+enum shm_result shm_segment_attach(struct shm_segment *segment, const char *name,
+                                   const char *schema, uint64_t timeout_ns)
+{
+    const struct timespec nap = {.tv_nsec = TRY_NS};
+    struct shm_patience waited = {0, shm_clock_now_ns()};
+    enum shm_result result;
+
+    while ((result = try_to_attach(segment, name, schema)) != SHM_OK) {
+        shm_segment_detach(segment);
+        if (result == SHM_REFUSED || result == SHM_SYSTEM ||
+            shm_patience_spent(&waited, shm_clock_now_ns()) >= timeout_ns)
+            return result;
+        if (segment->idle != NULL &&
+            !segment->idle(segment->context, result == SHM_STARTING ? result : SHM_ABSENT))
+            return say(segment, SHM_STOPPED, "stopped while it waited for a host");
+        nanosleep(&nap, NULL);
+    }
+    return SHM_OK;
 }
 
 /* ---- once attached ---- */
 
-enum segment_result segment_host(struct segment *segment, uint64_t now_ns)
+/* Asks the kernel, then loads state again: the host may have closed, and left, in between. */
+static enum shm_result ask(struct shm_segment *segment)
 {
-    if (guarded_lost)
-        return REFUSE(segment, "truncated under this client; restart host.py");
-    if (atomic_load_explicit(&segment->status->state, memory_order_acquire) == SHM_CLOSED)
-        return say(segment, SEGMENT_CLOSED, "its host has just ended; start host.py again");
-    const uint64_t beat_ns =
-        atomic_load_explicit(&segment->status->heartbeat_ns, memory_order_relaxed);
-    const uint64_t since_look_ns = now_ns - segment->looked_ns;
-    segment->looked_ns = now_ns;
+    const bool held = shm_role_is_held(&segment->roles, SHM_ROLE_HOST);
+    const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
+    struct stat found;
+
+    if (state == SHM_STATE_CLOSED)
+        return say(segment, SHM_ENDED, "its host has ended; start host.py again");
+    if (state != SHM_STATE_LIVE ||
+        (fstat(segment->fd, &found) == 0 && (uint64_t)found.st_size < segment->size))
+        return REFUSE(segment, "truncated under this program; restart host.py");
+    if (held)
+        return SHM_OK;
+    return say(segment, SHM_DIED, "its host (pid %" PRIu64 ") died; start host.py again",
+               segment->header.host_pid);
+}
+
+enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
+{
+    if (segment->host != SHM_OK && segment->host != SHM_STALLED)
+        return segment->host; /* for good: the next host only looks at this object, and leaves it */
+    if (atomic_load(&segment->status->state) != SHM_STATE_LIVE ||
+        now_ns - segment->asked_ns >= ASK_NS) {
+        segment->asked_ns = now_ns;
+        const enum shm_result answer = ask(segment);
+        if (answer != SHM_OK)
+            return segment->host = answer;
+    }
+    const uint64_t beat_ns = atomic_load(&segment->status->heartbeat_ns);
     if (beat_ns != segment->heartbeat_ns) {
         /* It moved since the last look: no older than that, or by another clock. */
-        segment->foreign_clock |= since_look_ns < SHM_SILENCE_NS / 2 && !is_near(beat_ns, now_ns);
+        const bool near = now_ns - beat_ns + SHM_STALLED_NS <= 2 * SHM_STALLED_NS;
+        segment->foreign_clock |= !near && now_ns - segment->still.looked_ns < SHM_STALLED_NS / 2;
         segment->heartbeat_ns = beat_ns;
-        segment->moved_ns = now_ns;
+        segment->still = (struct shm_patience){0, now_ns};
     }
-    if (now_ns - segment->moved_ns < SHM_SILENCE_NS)
-        return SEGMENT_OK;
-    struct stat found; /* cut off behind the pages that are looked at while nothing comes? */
-    if (fstat(segment->fd, &found) == 0 && (uint64_t)found.st_size < segment->size)
-        return REFUSE(segment, "truncated under this client; restart host.py");
-    const bool gone = process_is_gone(segment->header.host_pid);
-    return say(segment, gone ? SEGMENT_DIED : SEGMENT_STALLED, "its host (pid %" PRIu64 ") %s",
-               segment->header.host_pid,
-               gone ? "died and left it behind; start host.py again, it replaces it"
-                    : "is stalled: silent for over a second; continue or restart it");
+    const bool stalled = shm_patience_spent(&segment->still, now_ns) >= SHM_STALLED_NS;
+    if (stalled && segment->host != SHM_STALLED)
+        say(segment, SHM_STALLED, "its host (pid %" PRIu64 ") is stalled; continue or restart it",
+            segment->header.host_pid);
+    return segment->host = stalled ? SHM_STALLED : SHM_OK;
 }
 
-/* A truncated segment: put zeros where its pages were and set a flag. mmap is a bare system call,
- * safe in a handler; to return without new pages would only raise the signal again. */
+/* Puts zeros where the pages of a cut segment were: shm_segment_host then finds no state, and reads
+ * the size. mmap is a bare system call, safe in a handler; to return without new pages would only
+ * raise the signal again. */
 static void on_bus_error(int signal_number, siginfo_t *info, void *context)
 {
-    const char *base = guarded_base, *at = info->si_addr;
+    const uintptr_t at = (uintptr_t)info->si_addr;
 
     (void)context;
-    if (base != NULL && at >= base && at < base + guarded_size &&
-        mmap(guarded_base, guarded_size, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
-        guarded_lost = 1;
-    else
-        signal(signal_number, SIG_DFL);
+    for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++) {
+        const uintptr_t base = guarded[i].base;
+        const size_t size = guarded[i].size;
+        if (base != 0 && at - base < size &&
+            mmap((void *)base, size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+            return;
+    }
+    signal(signal_number, SIG_DFL);
 }
 
-void segment_guard(void)
+void shm_segment_guard(void)
 {
     struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
 
@@ -282,10 +324,38 @@ void segment_guard(void)
     sigaction(SIGBUS, &action, NULL);
 }
 
-void segment_detach(struct segment *segment)
+void shm_segment_detach(struct shm_segment *segment)
 {
+    if (segment->name[0] == '\0') /* never attached */
+        return;
     unmap(segment);
+    shm_roles_close(&segment->roles);
     if (segment->fd >= 0)
         close(segment->fd);
     segment->fd = -1;
+}
+
+const char *shm_result_text(enum shm_result result)
+{
+    static const char *const texts[] = {"done",
+                                        "nothing new",
+                                        "full: the consumer has not released the slot",
+                                        "overwritten before it was read",
+                                        "not settled yet",
+                                        "no host: there is no such segment",
+                                        "its host has not finished starting",
+                                        "its host is stalled",
+                                        "nothing came in time",
+                                        "stopped",
+                                        "its host has ended",
+                                        "its host died",
+                                        "another process holds the role",
+                                        "dropped: the host took this consumer for stalled",
+                                        "a message does not match its CRC-32",
+                                        "the segment is damaged",
+                                        "the segment was refused",
+                                        "a system call failed"};
+    const size_t index = (size_t) - (int)result;
+
+    return index < sizeof texts / sizeof texts[0] ? texts[index] : "unknown result";
 }

@@ -11,15 +11,17 @@ const char *shm_name_normalise(bool macos, const char *in, size_t length, char o
     length -= slash;
     if (length == 0)
         return slash ? "is only a slash" : "is empty";
-    for (size_t i = 0; i < length; i++) {
-        const unsigned char c = (unsigned char)bare[i];
-        if (c < 0x20 || c == 0x7f)
-            return "has a NUL or control character";
-        if (c == '/')
-            return "has a slash inside";
-    }
     if (bare[0] == '.' && (length == 1 || (length == 2 && bare[1] == '.')))
         return "is a folder, not a name";
+    for (size_t i = 0; i < length; i++) {
+        const unsigned char c = (unsigned char)bare[i];
+        if (c == '/')
+            return "has a slash inside";
+        if (c == ':') /* Python's resource tracker takes it for the end of the name */
+            return "has a colon";
+        if (c < ' ' || c > '~')
+            return "has a character other than printable ASCII";
+    }
     if (length + 1 > (macos ? SHM_NAME_MAX_MACOS : SHM_NAME_MAX_LINUX))
         return "is too long (Linux: 255 bytes after the slash, macOS: 31 with it)";
     out[0] = '/';

@@ -1,55 +1,101 @@
 #define _GNU_SOURCE
-#include "waiter.h"
+#include "shm_waiter.h"
 
-#include <errno.h>
-#include <limits.h>
 #include <time.h>
 #include <unistd.h>
 
-#if WAITER_HAS_FUTEX
-#include <sys/syscall.h>
+#ifdef __linux__
+#include <sched.h>
+#include <sys/prctl.h>
 #endif
-/* <linux/futex.h> and <linux/membarrier.h> have them, but a musl toolchain may come without. */
-#define FUTEX_WAIT                      0
-#define FUTEX_WAKE                      1
-#define MEMBARRIER_CMD_GLOBAL_EXPEDITED 2
 
-#include "latency.h"
+/* Between two looks at the clock. Reading it takes as long as a look at the lane or longer, so
+ * reading it each time would let a message lie there for twice as long. */
+#define LOOKS 64u
 
-#define LOOKS        64u         /* between two looks at the clock */
-#define DISPLACED_NS 1000000u    /* a spinner that is away for longer shares its CPU */
-#define FOREIGN_NS   1000000000u /* a time stamp this far away is another clock's */
-#define MISSED_NS    10000000u   /* a message that was there for so long should have woken us */
-
-const char *const wait_mode_names[] = {"adaptive", "spin", "block", NULL};
+#define LOOK_NS           5000u      /* a blocking reader looks for so long, then sleeps */
+#define NAP_NS            50000u     /* the first nap; each next one is twice as long ... */
+#define NAP_MOST_NS       1000000u   /* ... up to this */
+#define GAP_MOST_NS       100000000u /* a longer one is not worth waiting for */
+#define LATENESS_MIN_NS   20000u
+#define LATENESS_BEGIN_NS 60000u
+#define LATENESS_MAX_NS   400000u     /* a virtual machine that was idle takes 300 us */
+#define DISPLACED_NS      1000000u    /* a spinner that is away for longer shares its CPU */
+#define FOREIGN_NS        1000000000u /* a time stamp this far away is another clock's */
+#define MISSED_NS         10000000u   /* a message there for so long should have woken us */
+#define PENALTY_MOST      255u        /* messages to block for, at most, after misses in a row */
+#define DISPLACED         64u         /* messages to block for after a spin that lost its CPU */
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
-void waiter_init(struct waiter *waiter, enum wait_mode mode, struct shm_lane *lane, bool barrier)
+/* ---- the CPUs ---- */
+
+void shm_timer_slack(void)
 {
-    *waiter = (struct waiter){.mode = mode,
-                              .lane = lane,
-                              .futex = WAITER_HAS_FUTEX,
-                              .barrier = barrier,
-                              .one_cpu = sysconf(_SC_NPROCESSORS_ONLN) < 2,
-                              .gap_ns = WAITER_SLEEP_NS,
-                              .lateness_ns = 3ull * WAITER_LATENESS_MIN_NS,
-                              .penalty = 1};
-    waiter_begin(waiter);
+#ifdef __linux__
+    prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
+#endif
 }
 
-void waiter_begin(struct waiter *waiter)
+#ifdef __linux__
+/* @return how many CPUs this thread may use, and which, both with the one that it keeps off; 0:
+ * the machine has more of them than a cpu_set_t */
+static int usable_cpus(const struct shm_waiter *waiter, cpu_set_t *cpus)
 {
-    waiter->looks = 0;
-    waiter->rhythm = waiter->spun = waiter->slept = false;
-    waiter->since_ns = waiter->now_ns = 0;
-    waiter->wake_ns = waiter->spin_ns = 0;
-    waiter->nap_ns = WAITER_NAP_NS;
-    waiter->timed_out_ns = 0;
+    if (sched_getaffinity(0, sizeof *cpus, cpus) != 0)
+        return 0;
+    if (waiter->off_cpu >= 0)
+        CPU_SET((unsigned)waiter->off_cpu, cpus);
+    return CPU_COUNT(cpus);
 }
+#endif
+
+/* A scheduler that saves energy puts two processes that mostly sleep on one CPU, where the spin of
+ * one and the work of the other delay each other. */
+static void keep_off_host(struct shm_waiter *waiter)
+{
+#ifdef __linux__
+    const struct shm_status *status = waiter->lane->segment->status;
+    const uint32_t cpu = atomic_load_explicit(&status->cpu, memory_order_relaxed);
+    const int host = cpu <= CPU_SETSIZE ? (int)cpu - 1 : -1;
+    cpu_set_t cpus;
+
+    if (!waiter->may_move || host < 0 || host == waiter->off_cpu || sched_getcpu() != host ||
+        usable_cpus(waiter, &cpus) < 2)
+        return;
+    CPU_CLR((unsigned)host, &cpus);
+    if (sched_setaffinity(0, sizeof cpus, &cpus) == 0)
+        waiter->off_cpu = host;
+#else
+    (void)waiter;
+#endif
+}
+
+void shm_waiter_init(struct shm_waiter *waiter, enum shm_wait_mode mode, struct shm_lane *lane)
+{
+    *waiter = (struct shm_waiter){.mode = mode,
+                                  .lane = lane,
+                                  .off_cpu = -1,
+                                  .gap_ns = GAP_MOST_NS,
+                                  .lateness_ns = LATENESS_BEGIN_NS,
+                                  .lost = lane->lost};
+#ifdef __linux__
+    waiter->one_cpu = usable_cpus(waiter, &(cpu_set_t){{0}}) == 1;
+#else
+    waiter->one_cpu = sysconf(_SC_NPROCESSORS_ONLN) < 2;
+#endif
+}
+
+void shm_waiter_may_move(struct shm_waiter *waiter)
+{
+    waiter->may_move = waiter->mode != SHM_WAIT_BLOCK && !waiter->one_cpu;
+    keep_off_host(waiter);
+}
+
+/* ---- passing the time ---- */
 
 static void relax(void)
 {
@@ -60,209 +106,213 @@ static void relax(void)
 #endif
 }
 
-/* ---- sleeping ---- */
-
-/* Waits while the low half of head is value, or wakes as many: a futex has 32 bits. Not
- * FUTEX_PRIVATE: the other side is another process. */
-static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
-                  const struct timespec *longest)
+/* @return how long to nap after waiting for so long, so that each nap doubles it */
+static uint64_t nap_after(uint64_t waited_ns)
 {
-#if WAITER_HAS_FUTEX
-    uint32_t *low_half = (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
-    return syscall(SYS_futex, low_half, operation, value, longest, NULL, 0);
-#else
-    (void)head, (void)operation, (void)value, (void)longest;
-    return 0;
-#endif
+    return waited_ns < NAP_NS ? NAP_NS : least(waited_ns, NAP_MOST_NS);
 }
 
-void waiter_wake(_Atomic uint64_t *head)
+static void nap(uint64_t ns)
 {
-    futex(head, FUTEX_WAKE, INT_MAX, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
 }
 
-/* @return true when the sleep lasted as long as asked */
-static bool nap(uint64_t ns)
+/* After each sleep that had an end. Settles where 3 sleeps in 100 end later, however much later
+ * these do: 1/8 up in 3 of them is 1/256 down in the other 97. */
+static void learn_lateness(struct shm_waiter *waiter, uint64_t late_ns)
 {
-    const struct timespec step = {.tv_nsec = (long)least(ns, WAITER_LONGEST_NAP_NS)};
+    const uint64_t known_ns = waiter->lateness_ns;
 
-    return nanosleep(&step, NULL) == 0;
+    if (late_ns > known_ns)
+        waiter->lateness_ns = least(known_ns + known_ns / 8, LATENESS_MAX_NS);
+    else if (known_ns - known_ns / 256 >= LATENESS_MIN_NS)
+        waiter->lateness_ns = known_ns - known_ns / 256;
 }
 
-/* The fence between our wish and our look at head. Where the producer has none of its own between
- * its head and its look at wish, this one is for both: the kernel makes every CPU that runs the
- * host pass a full barrier. Every time: "my wish is there already" is not enough. */
-static bool fence_both(struct waiter *waiter)
+static void enter(struct shm_waiter *waiter, enum shm_wait_phase phase, uint64_t until_ns)
 {
-#if WAITER_HAS_FUTEX
-    if (waiter->barrier && syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0) {
-        waiter->trouble = "this process may not call membarrier: it naps where it would sleep";
-        return waiter->futex = false;
-    }
-#else
-    (void)waiter;
-#endif
-    atomic_thread_fence(memory_order_seq_cst);
-    return true;
+    waiter->phase = phase;
+    waiter->until_ns = until_ns;
 }
 
-/* Sleeps until message next is published, ns at most.
- * @return true when the sleep lasted as long as asked */
-static bool sleep_for(struct waiter *waiter, uint64_t next, uint64_t ns)
-{
-    struct shm_lane *lane = waiter->lane;
-    uint64_t wish = atomic_load_explicit(&lane->wish, memory_order_relaxed);
-
-    /* An atomic maximum, never cleared: any number of sleepers, and none ends another's sleep. */
-    while (wish < next && !atomic_compare_exchange_weak_explicit(
-                              &lane->wish, &wish, next, memory_order_relaxed, memory_order_relaxed))
-        continue;
-    /* SYNC sleep (full fence): pairs with the producer's "wake". We wish, then look; it stores
-     * head, then looks for a wish. One of the two sees the other. */
-    if (!fence_both(waiter))
-        return nap(ns);
-    const uint64_t head = atomic_load_explicit(&lane->head, memory_order_relaxed);
-    if (head >= next)
-        return false;
-    const struct timespec longest = {.tv_nsec = (long)least(ns, WAITER_SLEEP_NS)};
-    return futex(&lane->head, FUTEX_WAIT, (uint32_t)head, &longest) != 0 && errno == ETIMEDOUT;
-}
-
-/* One sleep, ns at most, with what is noted of it. */
-static void rest(struct waiter *waiter, uint64_t next, uint64_t ns)
-{
-    const uint64_t end_ns = waiter->now_ns + least(ns, WAITER_SLEEP_NS);
-    const bool whole = waiter->futex && next != 0 ? sleep_for(waiter, next, ns) : nap(ns);
-
-    waiter->slept = next != 0;
-    waiter->spun = false;
-    waiter->now_ns = clock_now_ns();
-    /* Not now: who gets his CPU back late has missed no wake-up; nor has who naps. */
-    waiter->timed_out_ns = whole && waiter->futex && next != 0 ? end_ns : 0;
-}
-
-/* ---- the rhythm ---- */
-
-/* Up fast, down slowly. Doubled at most, so that one exceptional sleep does not stay for long. */
-static void learn_lateness(struct waiter *waiter, uint64_t late_ns)
-{
-    const uint64_t most = least(2 * waiter->lateness_ns, WAITER_LATENESS_MAX_NS);
-    const uint64_t late = least(late_ns + late_ns / 8, most);
-
-    if (late > waiter->lateness_ns)
-        waiter->lateness_ns = late;
-    else
-        waiter->lateness_ns -= (waiter->lateness_ns - late) / 16;
-    if (waiter->lateness_ns < WAITER_LATENESS_MIN_NS)
-        waiter->lateness_ns = WAITER_LATENESS_MIN_NS;
-}
-
-/* Has it lost its CPU since the last look? Then others need it. */
-static bool was_displaced(struct waiter *waiter, uint64_t away_ns)
-{
-    const bool spinner = waiter->mode == WAIT_SPIN;
-
-    if (!(spinner || waiter->rhythm) || away_ns <= (spinner ? DISPLACED_NS : waiter->lateness_ns))
-        return false;
-    waiter->displaced++;
-    waiter->share = spinner;
-    waiter->in_vain = !spinner;
-    return true;
-}
-
-/* When to sleep and when to spin, once the wait has looked at the clock. */
-static void plan(struct waiter *waiter, uint64_t next)
+/* How to wait for the next message, now that the clock was read. */
+static void plan(struct shm_waiter *waiter)
 {
     const uint64_t expected_ns = waiter->published_ns + waiter->gap_ns;
-    const uint64_t now_ns = waiter->now_ns, late_ns = waiter->lateness_ns;
+    const uint64_t now_ns = waiter->now_ns, lateness_ns = waiter->lateness_ns;
 
-    waiter->since_ns = now_ns;
-    waiter->spin_ns = now_ns + WAITER_LOOK_NS;
-    waiter->rhythm = waiter->mode == WAIT_ADAPTIVE && next != 0 && waiter->published_ns != 0 &&
-                     waiter->blocked == 0 && now_ns < expected_ns + late_ns;
-    if (!waiter->rhythm)
-        return;
-    if (expected_ns > now_ns + 2 * late_ns)
-        waiter->wake_ns = expected_ns - late_ns;
-    waiter->spin_ns = expected_ns + late_ns;
+    if (waiter->mode == SHM_WAIT_SPIN) {
+        if (waiter->blocked > 0) { /* displaced: sleeps once, so that another can run */
+            nap(NAP_NS);
+            waiter->blocked = 0;
+            waiter->now_ns = shm_clock_now_ns();
+        }
+        enter(waiter, SHM_PHASE_SPIN, UINT64_MAX);
+    } else if (waiter->mode == SHM_WAIT_BLOCK || waiter->one_cpu || waiter->blocked > 0 ||
+               now_ns >= expected_ns + lateness_ns) {
+        enter(waiter, SHM_PHASE_LOOK, now_ns + LOOK_NS);
+    } else if (now_ns + 2 * lateness_ns < expected_ns) {
+        enter(waiter, SHM_PHASE_DOZE, expected_ns - lateness_ns);
+    } else {
+        enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
+    }
 }
 
-bool waiter_pause(struct waiter *waiter, uint64_t next)
+/* Has a spin lost its CPU since the last look at the clock? Then others need it. */
+static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
 {
-    const bool spinner = waiter->mode == WAIT_SPIN;
-    const bool may_look = spinner || waiter->mode == WAIT_BLOCK || !waiter->one_cpu;
+    const bool spinner = waiter->mode == SHM_WAIT_SPIN;
+    const uint64_t most_ns = spinner ? DISPLACED_NS : waiter->lateness_ns;
 
-    if (waiter->share) {
-        waiter->share = false;
-        nap(WAITER_NAP_NS);
-        waiter->now_ns = clock_now_ns(); /* what the other one took of it is no look */
-    }
-    if (spinner || (may_look && waiter->since_ns == 0) ||
-        (may_look && waiter->wake_ns == 0 && waiter->now_ns < waiter->spin_ns)) {
-        relax();
-        waiter->spun = next != 0;
-        waiter->slept = false;
-        if (++waiter->looks % LOOKS != 0)
-            return false;
-        const uint64_t before_ns = waiter->now_ns;
-        waiter->now_ns = clock_now_ns();
-        if (waiter->since_ns == 0)
-            plan(waiter, next);
-        else if (was_displaced(waiter, waiter->now_ns - before_ns) && !spinner)
-            waiter->spin_ns = 0;
-        return true;
-    }
-    if (waiter->since_ns == 0)
-        waiter->since_ns = waiter->now_ns = clock_now_ns();
-    if (waiter->wake_ns != 0) {
-        rest(waiter, next, waiter->wake_ns - waiter->now_ns);
-        /* Woken or not: who oversleeps is woken by the message, and must learn that, too. */
-        if (waiter->now_ns >= waiter->wake_ns) {
-            learn_lateness(waiter, waiter->now_ns - waiter->wake_ns);
-            waiter->wake_ns = 0;
-        }
-        return true;
-    }
-    waiter->in_vain |= waiter->rhythm && waiter->spun;
-    waiter->rhythm = false;
-    rest(waiter, next, waiter->futex && next != 0 ? WAITER_SLEEP_NS : waiter->nap_ns);
-    waiter->nap_ns = least(2 * waiter->nap_ns, WAITER_LONGEST_NAP_NS);
+    if (waiter->phase != SHM_PHASE_SPIN || now_ns - waiter->now_ns <= most_ns)
+        return false;
+    waiter->displaced++;
+    waiter->blocked = DISPLACED;
     return true;
 }
 
-/* What the wait for it teaches. In vain: it blocks for 1, 2, 4 ... 256 messages. */
-static void learn_rhythm(struct waiter *waiter, uint64_t now_ns)
+/* The phase is over: what comes next? */
+static void advance(struct shm_waiter *waiter)
 {
-    if (waiter->blocked > 0)
-        waiter->blocked--;
-    if (waiter->spun && waiter->now_ns != 0)
-        was_displaced(waiter, now_ns - waiter->now_ns);
-    if (waiter->in_vain) {
-        waiter->blocked = waiter->penalty;
-        waiter->penalty = (unsigned)least(2ull * waiter->penalty, WAITER_BLOCKED_MAX);
-        waiter->caught = 0;
-        waiter->in_vain = false;
-    } else if (waiter->rhythm && waiter->spun && ++waiter->caught == WAITER_CAUGHT) {
-        waiter->penalty -= waiter->penalty / 2;
-        waiter->caught = 0;
+    if (waiter->phase == SHM_PHASE_DOZE) /* also where the message ended it, but too late */
+        learn_lateness(waiter, waiter->now_ns - waiter->until_ns);
+    if (waiter->phase == SHM_PHASE_SPIN) {     /* a miss: the host is late */
+        waiter->blocked = waiter->penalty + 1; /* + 1: the message at hand */
+        waiter->penalty = (unsigned)least(2 * waiter->penalty + 1, PENALTY_MOST);
+    }
+    if (waiter->phase == SHM_PHASE_LOOK)
+        enter(waiter, SHM_PHASE_SLEEP, UINT64_MAX);
+    else
+        plan(waiter);
+}
+
+/* Passes a little time: that of a look, or of a sleep.
+ * @return true when it has looked at the clock, at now_ns */
+static bool pass(struct shm_waiter *waiter, uint64_t timeout_ns)
+{
+    const uint64_t waited_ns = waiter->patience.spent_ns;
+
+    waiter->slept = waiter->phase == SHM_PHASE_DOZE || waiter->phase == SHM_PHASE_SLEEP;
+    if (waiter->slept) {
+        const uint64_t longest_ns = SHM_HAS_FUTEX ? SHM_SLEEP_NS : nap_after(waited_ns);
+        const uint64_t left_ns = least(waiter->until_ns - waiter->now_ns, timeout_ns - waited_ns);
+        const uint64_t ns = least(longest_ns, left_ns);
+        const bool whole = shm_lane_sleep(waiter->lane, ns) && SHM_HAS_FUTEX;
+        /* Not now: a process that gets its CPU back late has missed no wake-up. */
+        waiter->timed_out_ns = whole ? waiter->now_ns + ns : 0;
+    } else {
+        relax();
+        if (++waiter->looks % LOOKS != 0)
+            return false;
+    }
+    const uint64_t now_ns = shm_clock_now_ns();
+    const bool displaced = is_displaced(waiter, now_ns);
+    waiter->now_ns = now_ns;
+    if (displaced)
+        plan(waiter);
+    else if (now_ns >= waiter->until_ns)
+        advance(waiter);
+    keep_off_host(waiter);
+    return true;
+}
+
+/* The message is there, after a wait or at once: what does that teach? */
+static void learn(struct shm_waiter *waiter, const struct shm_message *message, bool waited)
+{
+    const uint64_t now_ns = message->seen_ns, gap_ns = message->due_ns - waiter->due_ns;
+    const bool foreign = now_ns - message->timestamp_ns + FOREIGN_NS > 2ull * FOREIGN_NS;
+
+    waiter->gap_ns = (int64_t)gap_ns < 0 ? 0 : least(gap_ns, GAP_MOST_NS);
+    waiter->due_ns = message->due_ns;
+    waiter->published_ns = foreign ? now_ns : message->timestamp_ns;
+    waiter->blocked -= waiter->blocked > 0;
+    if (!waited)
+        return;
+    waiter->found_sleeping += waiter->slept;
+    waiter->found_spinning += !waiter->slept;
+    if (waiter->slept)
+        waiter->missed_wakeups +=
+            !foreign && waiter->timed_out_ns > message->timestamp_ns + MISSED_NS;
+    else if (!is_displaced(waiter, now_ns) && waiter->phase == SHM_PHASE_SPIN)
+        waiter->penalty = 0; /* a catch */
+}
+
+/* ---- the loops ---- */
+
+/* A look at the host, at what the caller wants, and at the time-out.
+ * @return SHM_OK: go on waiting; or why the wait ends */
+static enum shm_result attend(struct shm_lane *lane, uint64_t now_ns, bool timed_out)
+{
+    struct shm_segment *segment = lane->segment;
+    const enum shm_result host = shm_segment_host(segment, now_ns);
+
+    if (segment->idle != NULL && !segment->idle(segment->context, host))
+        return SHM_STOPPED;
+    if (host != SHM_OK && host != SHM_STALLED)
+        return host;
+    return shm_lane_dropped(lane) ? SHM_DROPPED : timed_out ? SHM_TIMEOUT : SHM_OK;
+}
+
+/* @return for how long it has waited because of this: SHM_EMPTY or SHM_LAPPED */
+static uint64_t waited_for(struct shm_waiter *waiter, enum shm_result why)
+{
+    if (waiter->why != why)
+        waiter->patience = (struct shm_patience){0, waiter->now_ns};
+    waiter->why = why;
+    return shm_patience_spent(&waiter->patience, waiter->now_ns);
+}
+
+enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
+                            struct shm_message *message)
+{
+    struct shm_lane *lane = waiter->lane;
+    bool waits = false, lapped = lane->lost != waiter->lost; /* the last one, while it was used */
+    enum shm_result end = SHM_OK;
+
+    waiter->why = lapped ? waiter->why : SHM_OK;
+    for (;; lapped = false) {
+        const enum shm_result result = lapped         ? SHM_LAPPED
+                                       : lane->newest ? shm_lane_newest(lane, message)
+                                                      : shm_lane_next(lane, message);
+        if (result == SHM_OK) {
+            message->seen_ns = shm_clock_now_ns();
+            learn(waiter, message, waits);
+            return SHM_OK;
+        }
+        if (result == SHM_LAPPED) { /* goes on with what is there */
+            waiter->lost = lane->lost;
+            waiter->now_ns = shm_clock_now_ns();
+            if (waited_for(waiter, SHM_LAPPED) > timeout_ns)
+                return SHM_LAPPED;
+            continue;
+        }
+        if (result != SHM_EMPTY && result != SHM_AGAIN) /* or zeros in place of lost pages? */
+            return attend(lane, shm_clock_now_ns(), false) == SHM_REFUSED ? SHM_REFUSED : result;
+        if (end != SHM_OK) /* not at once: what was published before the end counts */
+            return end == SHM_TIMEOUT && result == SHM_AGAIN ? SHM_DAMAGED : end;
+        if (!waits)
+            enter(waiter, SHM_PHASE_FIRST, 0);
+        waits = true;
+        if (pass(waiter, timeout_ns))
+            end = attend(lane, waiter->now_ns, waited_for(waiter, SHM_EMPTY) >= timeout_ns);
     }
 }
 
-void waiter_found(struct waiter *waiter, const struct lane_message *message, uint64_t now_ns)
+enum shm_result shm_wait(struct shm_lane *lane, bool (*ready)(void *argument), void *argument,
+                         uint64_t timeout_ns)
 {
-    const uint64_t gap_ns = message->due_ns - waiter->due_ns;
-    const bool foreign = now_ns - message->timestamp_ns + FOREIGN_NS > 2ull * FOREIGN_NS;
+    struct shm_patience patience = {0, shm_clock_now_ns()};
+    enum shm_result end = SHM_OK;
 
-    if (waiter->published_ns != 0) /* a due time that goes back is no gap */
-        waiter->gap_ns = (int64_t)gap_ns < 0 ? 0 : least(gap_ns, WAITER_SLEEP_NS);
-    waiter->due_ns = message->due_ns;
-    waiter->published_ns = foreign ? now_ns : message->timestamp_ns;
-    learn_rhythm(waiter, now_ns);
-    if (!waiter->spun && !waiter->slept)
-        return;
-    waiter->found_spinning += waiter->spun;
-    waiter->found_sleeping += waiter->slept;
-    if (waiter->timed_out_ns > message->timestamp_ns + MISSED_NS && !foreign)
-        waiter->missed_wakeups++;
-    waiter_begin(waiter);
+    while (!ready(argument)) {
+        if (end != SHM_OK)
+            return end;
+        if (patience.spent_ns < LOOK_NS)
+            relax();
+        else
+            nap(least(nap_after(patience.spent_ns), timeout_ns - patience.spent_ns));
+        const uint64_t now_ns = shm_clock_now_ns();
+        end = attend(lane, now_ns, shm_patience_spent(&patience, now_ns) >= timeout_ns);
+    }
+    return SHM_OK;
 }

@@ -1,0 +1,43 @@
+/*
+ * shm_clock.h - the shared clock, and the one rule for every patience and time-out.
+ */
+#ifndef SHM_CLOCK_H
+#define SHM_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+/* Both programs must read the same clock. CLOCK_MONOTONIC of macOS has a resolution of 1 us only;
+ * CLOCK_UPTIME_RAW, chosen by symbol because only macOS has it, has the hardware's. */
+#ifdef CLOCK_UPTIME_RAW
+#define SHM_CLOCK      CLOCK_UPTIME_RAW
+#define SHM_CLOCK_NAME "CLOCK_UPTIME_RAW"
+#else
+#define SHM_CLOCK      CLOCK_MONOTONIC
+#define SHM_CLOCK_NAME "CLOCK_MONOTONIC"
+#endif
+
+/* @return nanoseconds on the shared clock; cannot fail, both clocks are always there. Not inline: a
+ * strict -std=c11 hides the clocks from a user's file. */
+uint64_t shm_clock_now_ns(void);
+
+/* Own waking time: the time between looks, each counted as 200 ms at most. So time during which
+ * this process was stopped (Ctrl-Z, docker pause, a suspended laptop) is not charged to the other
+ * side. Begin with {0, now}. */
+#define SHM_LOOK_MOST_NS 200000000u
+
+struct shm_patience {
+    uint64_t spent_ns, looked_ns;
+};
+
+/* A look at now_ns. @return nanoseconds spent waiting so far */
+static inline uint64_t shm_patience_spent(struct shm_patience *patience, uint64_t now_ns)
+{
+    const uint64_t since_ns = now_ns - patience->looked_ns;
+
+    patience->spent_ns += since_ns < SHM_LOOK_MOST_NS ? since_ns : SHM_LOOK_MOST_NS;
+    patience->looked_ns = now_ns;
+    return patience->spent_ns;
+}
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * shm_lane.h - one lane: read it (next, confirm, release), or write it (reserve, commit).
+ *
+ * A lane is a one-way ring with one producer, any number of readers, and at most one consumer: a
+ * reader that holds the lane's place, and for which the producer waits. A struct shm_lane is one
+ * side's private view, for one thread; nothing read from the segment after attach is used as an
+ * index, length or offset without a bound. src/lane.c and shmprueba.py mark the steps of the
+ * protocol (SYNC) with the names that tests/model uses; tests/model/README.md has the argument.
+ */
+#ifndef SHM_LANE_H
+#define SHM_LANE_H
+
+#include "shm_segment.h"
+
+/* Where there is no futex (macOS; SHM_NO_FUTEX tests it on Linux), a sleep is a nap. */
+#if defined(__linux__) && !defined(SHM_NO_FUTEX)
+#define SHM_HAS_FUTEX 1
+#define SHM_SLEEP_NS  100000000u /* the longest sleep: then a look at the host */
+#else
+#define SHM_HAS_FUTEX 0
+#define SHM_SLEEP_NS  1000000u
+#endif
+
+struct shm_message {
+    uint64_t n;                    /* its number, from 1 */
+    uint64_t timestamp_ns, due_ns; /* when it was published, and when it should have been */
+    uint64_t seen_ns;              /* when shm_receive found it; shm_lane_next leaves it alone */
+    uint32_t length;               /* bytes, at most the capacity */
+    uint32_t crc32;
+    const unsigned char *payload; /* in the slot: trust it only after shm_lane_confirm */
+};
+
+struct shm_lane {
+    struct shm_segment *segment;
+    struct shm_lane_block *shared;
+    unsigned char *slots;
+    enum shm_lane_index index;
+    uint64_t slot_count;
+    size_t slot_stride;
+    uint32_t capacity; /* bytes of payload, at most */
+    bool crc;          /* every message has a CRC-32 */
+    bool newest;       /* set it: shm_receive passes over all but the newest message */
+    uint64_t next;     /* number of the message to read, or to write */
+    uint64_t head;     /* reader: newest head seen */
+    uint16_t epoch;    /* consumer: of its place; 0: a reader, or a producer */
+    bool produces;     /* it holds the producer's role */
+    uint64_t lost;     /* reader: messages overwritten before they were read */
+    uint64_t skipped;  /* reader: passed over for a newer one */
+    uint64_t retries;  /* reader: reads thrown away or repeated */
+    uint64_t limit;    /* producer: messages up to this one need no look at the place */
+    uint64_t woken;    /* producer: newest message that sleepers were woken for */
+};
+
+/* Opens a lane of an attached segment. Reading and writing begin after the last message published.
+ * @return SHM_OK or SHM_DAMAGED */
+enum shm_result shm_lane_open(struct shm_lane *lane, struct shm_segment *segment,
+                              enum shm_lane_index index);
+
+/* ---- reading ---- */
+
+/* Begins, as a reader, with the first message published after the call. Nobody can refuse it.
+ * @return SHM_OK or SHM_DAMAGED */
+enum shm_result shm_lane_attach(struct shm_lane *lane);
+
+/* Begins as the consumer: takes the role, then the place. One try.
+ * @param echo  NULL; or the up lane, opened: takes its producer's role, too, and opens it anew
+ * @return SHM_OK; SHM_BUSY: another process consumes, or sends, *other is its pid (0: unknown);
+ * SHM_AGAIN: its holder died, and the host is about to drop it, try again; SHM_ABSENT, SHM_SYSTEM
+ * or SHM_DAMAGED */
+enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uint32_t *other);
+
+/* Gives the place back, and the role; a producer of the up lane: its role. */
+void shm_lane_leave(struct shm_lane *lane);
+
+/* The next message, where it lies. Never waits.
+ * @return SHM_OK and *message, SHM_EMPTY, SHM_AGAIN (head is visible, its slot not yet), SHM_LAPPED
+ * (lost has grown; goes on half a ring behind head), SHM_DROPPED, SHM_DAMAGED */
+enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message);
+
+/* The same with the newest message: what lies between is counted in skipped. Not for a consumer. */
+enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message);
+
+/* Was *message whole all the while it was used? Checks its CRC-32, too, where messages have one.
+ * @return SHM_OK, SHM_LAPPED, SHM_DROPPED, or SHM_BAD_CRC */
+enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message);
+
+/* Done with this message, however shm_lane_confirm found it: its slot is free again. */
+void shm_lane_release(struct shm_lane *lane, const struct shm_message *message);
+
+/* @return true when the producer has dropped us; never for a reader */
+bool shm_lane_dropped(const struct shm_lane *lane);
+
+/* Sleeps until message next is published, at most ns and at most 100 ms; naps at most 1 ms where
+ * there is no futex. The sleeper's half of the event count, to be called in a loop.
+ * @return true when the sleep lasted as long as asked (a nap: always) */
+bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns);
+
+/* ---- writing ---- */
+
+/* Takes the up lane's producer role and begins after what earlier senders published. One try.
+ * @return SHM_OK; SHM_BUSY: another process sends; SHM_AGAIN: the host does not receive (yet);
+ * SHM_ABSENT, SHM_SYSTEM, SHM_DAMAGED */
+enum shm_result shm_lane_produce(struct shm_lane *lane);
+
+/* Takes the slot of the next message; calling it again before shm_lane_commit takes the same one.
+ * @return SHM_OK and *payload has room for capacity bytes, or SHM_FULL */
+enum shm_result shm_lane_reserve(struct shm_lane *lane, unsigned char **payload);
+
+/* Publishes it, with its CRC-32 where messages have one, and wakes those that sleep for it.
+ * due_ns: when it should have been published; 0: no schedule. */
+void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns);
+
+/* @return true when shm_lane_reserve will not say SHM_FULL */
+bool shm_lane_writable(struct shm_lane *lane);
+
+/* @return how many messages were written that the consumer is not done with */
+uint64_t shm_lane_unread(const struct shm_lane *lane);
+
+/* CRC-32 as in zlib.crc32(bytes, start): ITU-T V.42, reflected polynomial 0xEDB88320. */
+uint32_t shm_crc32(const unsigned char *bytes, size_t length, uint32_t start);
+
+#endif

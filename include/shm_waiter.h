@@ -1,0 +1,73 @@
+/*
+ * shm_waiter.h - how to pass the time until the other side has moved: spin, block, or know the
+ * rhythm (adaptive). And the loop that waits: with a time-out, an eye on the host, a way to stop.
+ */
+#ifndef SHM_WAITER_H
+#define SHM_WAITER_H
+
+#include "shm_lane.h"
+
+enum shm_wait_mode { SHM_WAIT_ADAPTIVE, SHM_WAIT_SPIN, SHM_WAIT_BLOCK };
+
+enum shm_wait_phase {
+    SHM_PHASE_FIRST, /* a wait begins, and has not read the clock yet */
+    SHM_PHASE_LOOK,  /* looks for a little before it sleeps */
+    SHM_PHASE_DOZE,  /* sleeps until one lateness before the message is expected */
+    SHM_PHASE_SPIN,  /* expects it now */
+    SHM_PHASE_SLEEP, /* sleeps until the message wakes it */
+};
+
+struct shm_waiter {
+    struct shm_lane *lane;
+    enum shm_wait_mode mode;
+    int off_cpu;   /* the CPU that it keeps off; -1: none */
+    bool may_move; /* see shm_waiter_may_move */
+    bool one_cpu;  /* it may use fewer than 2 CPUs, so it does not spin unless told to */
+
+    /* The wait at hand. */
+    bool slept; /* the last thing that it did was to sleep */
+    enum shm_wait_phase phase;
+    unsigned looks;
+    enum shm_result why; /* patience is for: SHM_EMPTY, SHM_LAPPED, or SHM_OK: nothing */
+    struct shm_patience patience;
+    uint64_t now_ns, until_ns; /* the last look at the clock, and the end of the phase */
+    uint64_t timed_out_ns;     /* the end of the last sleep, if nothing ended it earlier */
+    uint64_t lost;             /* the lane's, as of the last lap */
+
+    /* What is known: when the last message was published, and the gap to the next one. */
+    uint64_t published_ns, due_ns, gap_ns;
+    uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
+    unsigned blocked;     /* messages still to block for */
+    unsigned penalty;     /* messages to block for after the next miss: 0, 1, 3, 7 ... 255 */
+
+    /* Messages found by a spin, or when a sleep had ended; spins that lost their CPU; sleeps that
+     * nothing ended though the message was there. */
+    uint64_t found_spinning, found_sleeping, displaced, missed_wakeups;
+};
+
+/* For waiting on this lane; idle and context of the lane's segment are called at each look. */
+void shm_waiter_init(struct shm_waiter *waiter, enum shm_wait_mode mode, struct shm_lane *lane);
+
+/* Lets a waiter that spins or adapts keep off its host's CPU, now and at each look at the host:
+ * it takes that CPU out of the affinity of the calling thread, and puts back the one that it took
+ * out before. A thread that may use one CPU only stays there. Linux only. */
+void shm_waiter_may_move(struct shm_waiter *waiter);
+
+/* Lets sleeps of the calling thread end in time, not up to 50 us later (prctl(2)). Linux only. */
+void shm_timer_slack(void);
+
+/* Waits for the next message of the lane, and takes it (shm_lane_next, or shm_lane_newest where
+ * lane->newest is set). Use it where it lies, then shm_lane_confirm and shm_lane_release.
+ * timeout_ns: of own waking time; 0: takes what is there.
+ * @return SHM_OK and *message with seen_ns; SHM_TIMEOUT; SHM_STOPPED; SHM_ENDED (all that was
+ * published was read), SHM_DIED; SHM_LAPPED: each message was overwritten before it was read, for
+ * timeout_ns; SHM_DROPPED, SHM_DAMAGED, SHM_REFUSED (segment->why) */
+enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
+                            struct shm_message *message);
+
+/* Waits until ready(argument) is true: room, a role. Learns nothing: looks for 5 us, then naps.
+ * @return SHM_OK, SHM_TIMEOUT, SHM_STOPPED, SHM_ENDED, SHM_DIED, SHM_DROPPED, SHM_REFUSED */
+enum shm_result shm_wait(struct shm_lane *lane, bool (*ready)(void *argument), void *argument,
+                         uint64_t timeout_ns);
+
+#endif

@@ -1,0 +1,332 @@
+/*
+ * cliente_c - attaches to a segment, reads it (or writes to it), prints timing.
+ *
+ * A message's way: shm_receive -> use it where it lies -> shm_lane_confirm -> write it on ->
+ * shm_lane_release -> record its age. The rest is what to do when it ends.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "sample.h"
+
+volatile sig_atomic_t client_stop;
+
+static void on_signal(int number)
+{
+    client_stop = number;
+}
+
+enum shm_result client_say(struct client *c, enum exit_code code, const char *format, ...)
+{
+    va_list arguments;
+
+    if (code != EXIT_DONE && c->exit_code != EXIT_DONE)
+        return SHM_SYSTEM;
+    c->exit_code = code != EXIT_DONE ? code : c->exit_code;
+    if (c->next_live_ns != UINT64_MAX)
+        fputs("\r\033[K", c->text);
+    fflush(c->text);
+    fprintf(stderr, "cliente_c: %s: ", c->options.name);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    return SHM_SYSTEM;
+}
+
+static enum exit_code exit_code_of(enum shm_result result)
+{
+    return result == SHM_SYSTEM    ? EXIT_SYSTEM
+           : result == SHM_REFUSED ? EXIT_REFUSED
+           : result == SHM_DIED    ? EXIT_HOST_DIED
+                                   : EXIT_NO_HOST;
+}
+
+/* ---- attach ---- */
+
+/* The library calls it in every wait. */
+static bool idle(void *context, enum shm_result host)
+{
+    struct client *c = context;
+    const bool stalled = host == SHM_STALLED;
+
+    if (c->stalled != stalled && (stalled || host == SHM_OK)) {
+        c->stalled = stalled;
+        client_say(c, EXIT_DONE, "its host %s",
+                   stalled ? "is stalled: silent for over a second" : "goes on");
+    }
+    return !client_stop;
+}
+
+/* Finds a living host, within the time-out: the first, or with --reconnect the one after that which
+ * has ended so. @return SHM_OK; SHM_STOPPED; SHM_SYSTEM: it was said why; or ended: there is none
+ */
+static enum shm_result attach(struct client *c, enum shm_result ended)
+{
+    const bool again = ended != SHM_OK;
+    struct shm_segment found = {.idle = idle, .context = c}; /* the report is about the last one */
+
+    if (again && !c->options.quiet)
+        client_say(c, EXIT_DONE, "its host %s; waiting for the next one",
+                   ended == SHM_DIED ? "died" : "has closed the segment");
+    shm_segment_detach(&c->segment);
+    const enum shm_result result = shm_segment_attach(
+        &found, c->options.name, again ? c->segment.header.schema : NULL, c->options.timeout_ns);
+    if (result == SHM_OK) {
+        c->segment = found;
+        c->stalled = false;
+        c->figures.reconnects += again;
+        shm_lane_open(&c->down, &c->segment, SHM_DOWN); /* where it begins it says what is wrong */
+        shm_lane_open(&c->up, &c->segment, SHM_UP);
+        c->down.newest = c->options.newest;
+    }
+    if (result == SHM_OK || result == SHM_STOPPED)
+        return result;
+    if (again && result != SHM_REFUSED && result != SHM_SYSTEM)
+        return ended;
+    return client_say(c, exit_code_of(result), "%s", found.why);
+}
+
+/* What the options ask for must be possible with its payloads. */
+static enum shm_result check_payloads(struct client *c)
+{
+    const char *schema = c->segment.header.schema;
+
+    if (!schema_parse(&c->schema, schema))
+        return client_say(c, EXIT_REFUSED, "refused: \"%s\" is no schema; restart host.py", schema);
+    if (c->options.ndjson && c->schema.fields == 0)
+        return client_say(c, EXIT_USAGE,
+                          "this host sends raw payloads, which have no fields; use --format raw");
+    if (c->options.verify && !sample_can_match(schema))
+        return client_say(c, EXIT_USAGE,
+                          "--verify knows the demo's payloads, not \"%s\"; leave it out", schema);
+    return SHM_OK;
+}
+
+/* ---- roles ---- */
+
+static bool receives(const struct client *c)
+{
+    return shm_role_is_held(&c->segment.roles, SHM_ROLE_RECEIVER);
+}
+
+/* For shm_wait: is it settled who has the role? c->role says what became of it. */
+static bool try_role(void *context)
+{
+    struct client *c = context;
+
+    if (c->options.source)
+        c->role = shm_lane_produce(&c->up);
+    else if (c->options.echo && !receives(c)) /* first: the host waits for a consumer's answers */
+        c->role = SHM_AGAIN;
+    else
+        c->role = shm_lane_claim(&c->down, c->options.echo ? &c->up : NULL, &c->other);
+    return c->role != SHM_AGAIN;
+}
+
+/* Becomes the consumer, or the sender. */
+static enum shm_result take_role(struct client *c)
+{
+    const struct options *o = &c->options;
+    const enum shm_result result = shm_wait(&c->down, try_role, c, o->timeout_ns);
+
+    if (result == SHM_TIMEOUT && (o->source || o->echo) && !receives(c))
+        return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
+                          o->echo ? "--echo" : "--sink FILE");
+    if (result == SHM_TIMEOUT)
+        return client_say(c, EXIT_NO_HOST,
+                          "the client before this one died, and the host has not "
+                          "dropped it; is it stalled?");
+    if (result == SHM_OK && c->role == SHM_BUSY && c->other != 0)
+        return client_say(c, EXIT_REFUSED,
+                          "refused: client pid %" PRIu32 " is the one consumer already; end it, or "
+                          "read beside it without --lossless and --echo",
+                          c->other);
+    if (result == SHM_OK && c->role == SHM_BUSY)
+        return client_say(c, EXIT_REFUSED, "refused: another client sends already; end it");
+    return result == SHM_OK ? c->role : result;
+}
+
+/* ---- the loop ---- */
+
+static void record(struct client *c, const struct shm_message *message)
+{
+    struct figures *f = &c->figures;
+    const uint64_t now_ns = message->seen_ns;
+
+    if (f->messages++ == 0)
+        f->first_seen_ns = now_ns;
+    f->bytes += message->length;
+    f->last_seen_ns = now_ns;
+    /* A time stamp a few ns ahead of a clock read on another CPU is age 0. */
+    histogram_record(&f->seen, now_ns > message->timestamp_ns ? now_ns - message->timestamp_ns : 0);
+    histogram_record(&f->due, now_ns > message->due_ns ? now_ns - message->due_ns : 0);
+    if (message->timestamp_ns > now_ns && message->timestamp_ns - now_ns > SHM_STALLED_NS)
+        f->foreign_clock = true;
+    if (now_ns >= c->next_live_ns) {
+        report_live(c, now_ns);
+        c->next_live_ns = now_ns + 1000000000u;
+    }
+}
+
+static enum shm_result receive(struct client *c)
+{
+    struct shm_message message;
+
+    while (!client_stop) {
+        enum shm_result result = shm_receive(&c->waiter, c->options.timeout_ns, &message);
+        if (result == SHM_TIMEOUT && c->options.reconnect && c->segment.host == SHM_STALLED)
+            continue;
+        if (result != SHM_OK)
+            return result;
+        result = transfer_use(c, &message);
+        if (result == SHM_LAPPED) /* shm_receive ends it when that goes on for too long */
+            continue;
+        if (result != SHM_OK)
+            return result;
+        shm_lane_release(&c->down, &message);
+        record(c, &message);
+        if (c->figures.messages == c->options.count)
+            return SHM_OK;
+    }
+    return SHM_STOPPED;
+}
+
+/* Serves one host, until it or the run ends. @return why */
+static enum shm_result serve(struct client *c)
+{
+    struct figures *f = &c->figures;
+    const bool reads = !c->options.source && !c->options.lossless;
+    enum shm_result result = reads ? shm_lane_attach(&c->down) : take_role(c);
+
+    if (f->reconnects == 0)
+        f->began = c->down.next - 1;
+    if (result == SHM_OK)
+        result = transfer_begin(c);
+    if (result == SHM_OK)
+        result = c->options.source ? transfer_send(c) : receive(c);
+    f->end_ns = shm_clock_now_ns();
+    /* "Nothing came" and "its name is gone" may mean that the host has ended, and the zeros in
+     * place of pages that were cut off can look like anything. */
+    const enum shm_result host = shm_segment_host(&c->segment, f->end_ns);
+    if (((result == SHM_TIMEOUT || result == SHM_ABSENT) && host != SHM_OK) ||
+        (host == SHM_REFUSED && result != SHM_OK && result != SHM_STOPPED))
+        result = host;
+    shm_lane_leave(&c->up); /* before anything is printed: a host may be waiting for us */
+    shm_lane_leave(&c->down);
+    f->lost += c->down.lost;
+    f->skipped += c->down.skipped;
+    f->retries += c->down.retries;
+    f->foreign_clock |= c->segment.foreign_clock;
+    return result;
+}
+
+/* ---- the end ---- */
+
+static void conclude(struct client *c, enum shm_result result)
+{
+    const struct figures *f = &c->figures;
+    const uint64_t lost = c->options.lossless ? f->lost : 0;
+
+    if (result == SHM_ENDED && c->options.source && shm_lane_unread(&c->up) > 0)
+        client_say(c, EXIT_DATA, "the host closed before it took everything");
+    else if (result == SHM_TIMEOUT)
+        client_say(c, EXIT_NO_HOST, "the host lives, but %s nothing for %g s; see --timeout",
+                   c->options.source ? "took" : "sent", 1e-9 * (double)c->options.timeout_ns);
+    else if (result == SHM_DROPPED)
+        client_say(c, EXIT_DATA,
+                   "the host dropped this client, which had not moved for "
+                   "--stall-timeout; read faster, or raise that");
+    else if (result == SHM_LAPPED)
+        client_say(c, EXIT_DATA,
+                   "each message was overwritten before it was read; more --slots, a "
+                   "lower --rate, --newest or --lossless");
+    else if (result == SHM_DAMAGED)
+        client_say(c, EXIT_REFUSED, "the segment holds what no host writes; restart host.py");
+    else if (result != SHM_OK && result != SHM_STOPPED && result != SHM_ENDED)
+        client_say(c, exit_code_of(result), "%s",
+                   c->segment.why[0] ? c->segment.why : shm_result_text(result));
+    if (f->crc_errors > 0 || f->verify_errors > 0 || lost > 0)
+        client_say(c, EXIT_DATA,
+                   "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check, %" PRIu64
+                   " were lost",
+                   f->crc_errors, f->verify_errors, f->lost);
+}
+
+static void run(struct client *c)
+{
+    const struct options *o = &c->options;
+    struct figures *f = &c->figures;
+    enum shm_result result;
+
+    histogram_reset(&f->seen);
+    histogram_reset(&f->due);
+    f->begin_ns = shm_clock_now_ns();
+    if (attach(c, SHM_OK) != SHM_OK || check_payloads(c) != SHM_OK)
+        return;
+    shm_waiter_init(&c->waiter, o->wait, &c->down);
+    shm_waiter_may_move(&c->waiter);
+    f->attach_ns = shm_clock_now_ns() - f->begin_ns;
+    if (!o->quiet && !o->json)
+        report_attached(c);
+    getrusage(RUSAGE_SELF, &f->begin_usage);
+    f->begin_ns = shm_clock_now_ns();
+    do
+        result = serve(c);
+    while (o->reconnect && (result == SHM_ENDED || result == SHM_DIED) &&
+           (result = attach(c, result)) == SHM_OK);
+    getrusage(RUSAGE_SELF, &f->end_usage);
+    conclude(c, result);
+    report_end(c);
+}
+
+static void take_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) /* nohup: it stays ignored */
+        sigaction(SIGHUP, &action, NULL);
+    /* A pipe without its reader, a file at its limit: an error of write, with an exit code. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    shm_segment_guard();
+}
+
+int main(int argc, char **argv)
+{
+    static struct client c; /* static: the histograms are large, and begin as zeros */
+    const bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
+
+    /* A closed standard descriptor must not become the segment's: what stands in for it can
+     * neither be read nor written. */
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
+            return EXIT_SYSTEM;
+    take_signals();
+    shm_timer_slack();
+    c.options = options_parse(argc, argv);
+    const bool to_stdout = c.options.output && strcmp(c.options.path, "-") == 0;
+    c.text = to_stdout ? stderr : stdout;
+    c.next_live_ns = UINT64_MAX;
+    if (no_stdout && (to_stdout || c.options.json || !c.options.quiet))
+        client_say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");
+    else
+        transfer_open(&c);
+    if (c.exit_code == EXIT_DONE && !client_stop)
+        run(&c);
+    shm_segment_detach(&c.segment);
+    transfer_close(&c);
+    /* Beside --output - the text is a remark, on standard error. */
+    if (!to_stdout && (fflush(stdout) != 0 || ferror(stdout)))
+        client_say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
+    return (int)c.exit_code;
+}

@@ -1,0 +1,203 @@
+#include "schema.h"
+
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void text_add(struct text *text, const char *format, ...)
+{
+    const size_t left = text->room - text->length;
+    va_list arguments;
+
+    va_start(arguments, format);
+    const int length =
+        text->cut ? 0 : vsnprintf(text->buffer + text->length, left, format, arguments);
+    va_end(arguments);
+    text->cut = text->cut || length < 0 || (size_t)length >= left;
+    text->length += text->cut ? 0 : (size_t)length;
+    text->buffer[text->length] = '\0';
+}
+
+/* ---- the schema's text ---- */
+
+#define DIGITS  "0123456789"
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
+#define INTEGERS(X)                                                                                \
+    X('b', int8_t, "%d")                                                                           \
+    X('B', uint8_t, "%u")                                                                          \
+    X('h', int16_t, "%d")                                                                          \
+    X('H', uint16_t, "%u")                                                                         \
+    X('i', int32_t, "%" PRId32)                                                                    \
+    X('I', uint32_t, "%" PRIu32)                                                                   \
+    X('q', int64_t, "%" PRId64)                                                                    \
+    X('Q', uint64_t, "%" PRIu64)
+
+/* @return bytes of one item of this type; 0: there is no such type */
+static size_t size_of_type(char type)
+{
+#define SIZE(letter, integer, format)                                                              \
+    case letter: return sizeof(integer);
+    switch (type) {
+        INTEGERS(SIZE)
+    case 'f': return sizeof(float);
+    case 'd': return sizeof(double);
+    case '?':
+    case 's':
+    case 'x': return 1;
+    default: return 0;
+    }
+}
+
+/* Reads one field at *from and moves it on to what follows. @return false: there is none */
+static bool parse_field(struct schema *schema, const char **from)
+{
+    const size_t name = strspn(*from, LETTERS DIGITS), digits = strspn(*from, DIGITS);
+    struct schema_field field = {.count = 1, .at = schema->size};
+    char *to = (char *)*from + name;
+
+    if (*to++ != ':' || digits > 0 || *to == '0')
+        return false;
+    if (strspn(to, DIGITS) > 10) /* not even a uint32_t has so many */
+        return false;
+    const uint64_t count = strspn(to, DIGITS) > 0 ? strtoull(to, &to, 10) : 1;
+    field.type = *to;
+    field.item = size_of_type(*to++);
+    if (field.item == 0 || count > (UINT32_MAX - schema->size) / field.item)
+        return false;
+    field.count = (uint32_t)count;
+    memcpy(field.name, *from, name);
+    for (unsigned i = 0; i < schema->fields; i++)
+        if (strcmp(schema->field[i].name, field.name) == 0)
+            return false;
+    *from = to;
+    schema->size += field.item * field.count;
+    if (name > 0)
+        schema->field[schema->fields++] = field;
+    return (name == 0) == (field.type == 'x');
+}
+
+bool schema_parse(struct schema *schema, const char *text)
+{
+    const char *const end = memchr(text, '\0', SHM_SCHEMA_SIZE);
+    bool good = end != NULL;
+
+    schema->fields = 0;
+    schema->size = 0;
+    while (good && text < end) /* one blank between two fields */
+        good = parse_field(schema, &text) && (text == end || (*text++ == ' ' && text < end));
+    return good;
+}
+
+/* ---- a payload's fields ---- */
+
+/* The shortest text that reads back as the same number. The first try is it for every number that
+ * has so few digits; a denormal number may have fewer. */
+static void add_real(struct text *out, double value, bool is_float)
+{
+    const double normal = is_float ? (double)FLT_MIN : DBL_MIN;
+    int n = fabs(value) < normal ? 1 : is_float ? FLT_DIG : DBL_DIG;
+    char digits[32] = "null";
+
+    if (isfinite(value))
+        do
+            snprintf(digits, sizeof digits, "%.*g", n, value);
+        while ((is_float ? (double)strtof(digits, NULL) : strtod(digits, NULL)) != value &&
+               n++ < DBL_DECIMAL_DIG);
+    text_add(out, "%s", digits);
+}
+
+/* @return bytes of the valid UTF-8 sequence that begins at from; 0: there is none */
+static unsigned utf8_length(const unsigned char *from, size_t room)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* by length: no longer form */
+    const unsigned ones = (unsigned)__builtin_clz(~((uint32_t)from[0] << 24)); /* leading bits */
+    const unsigned length = ones == 0 ? 1 : ones;
+    uint32_t code = from[0] & (0x7fu >> ones);
+
+    if (ones == 1 || ones > 4 || length > room)
+        return 0;
+    for (unsigned i = 1; i < length; i++) {
+        if ((from[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (from[i] & 0x3f);
+    }
+    const bool surrogate = code >= 0xd800 && code < 0xe000;
+    return code >= least[length] && code <= 0x10ffff && !surrogate ? length : 0;
+}
+
+/* Up to the first NUL. Control characters are escaped, too: they could reach a terminal. */
+static void add_text(struct text *out, const unsigned char *from, size_t room)
+{
+    text_add(out, "\"");
+    while (room > 0 && *from != 0 && !out->cut) {
+        const unsigned length = utf8_length(from, room);
+        const unsigned code = length == 2 && *from == 0xc2 ? from[1] : *from; /* below U+0100 */
+        const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
+        if (length == 0 || control || code == '"' || code == '\\')
+            text_add(out, "\\u%04x", code);
+        else
+            text_add(out, "%.*s", (int)length, (const char *)from);
+        from += length > 0 ? length : 1;
+        room -= length > 0 ? length : 1;
+    }
+    text_add(out, "\"");
+}
+
+static void add_item(struct text *out, char type, const unsigned char *from)
+{
+    double real = 0;
+    float less = 0;
+
+#define ADD(letter, integer, format)                                                               \
+    case letter: {                                                                                 \
+        integer value;                                                                             \
+        memcpy(&value, from, sizeof value);                                                        \
+        text_add(out, format, value);                                                              \
+        break;                                                                                     \
+    }
+    switch (type) {
+        INTEGERS(ADD)
+    case 'f':
+        memcpy(&less, from, sizeof less);
+        add_real(out, (double)less, true);
+        break;
+    case 'd':
+        memcpy(&real, from, sizeof real);
+        add_real(out, real, false);
+        break;
+    default: text_add(out, *from ? "true" : "false");
+    }
+}
+
+void schema_fields(struct text *out, const struct schema *schema, const unsigned char *payload,
+                   size_t length)
+{
+    const struct schema_field *field = schema->field, *end = field + schema->fields;
+
+    for (; field < end && field->at + field->item * field->count <= length; field++) {
+        const bool text = field->type == 's', list = !text && field->count > 1;
+        text_add(out, ", \"%s\": %s", field->name, list ? "[" : "");
+        if (text)
+            add_text(out, payload + field->at, field->count);
+        for (uint32_t i = 0; !text && i < field->count && !out->cut; i++) {
+            text_add(out, "%s", i > 0 ? ", " : "");
+            add_item(out, field->type, payload + field->at + i * field->item);
+        }
+        text_add(out, "%s", list ? "]" : "");
+    }
+}
+
+size_t schema_room(const struct schema *schema, size_t capacity)
+{
+    const struct schema_field *field = schema->field, *end = field + schema->fields;
+    size_t room = 1;
+
+    /* 26: the longest number with its comma; a byte of text takes 6 (\u0000) at most. */
+    for (; field < end && field->at + field->item * field->count <= capacity; field++)
+        room += strlen(field->name) + 8 + (size_t)26 * field->count;
+    return room;
+}

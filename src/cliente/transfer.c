@@ -1,0 +1,227 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "sample.h"
+
+/* Nothing here waits in a system call that would sit out a signal: a wait for a pipe polls. */
+#define POLL_MS 50
+
+static enum shm_result failed(struct client *c, const char *what)
+{
+    return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, c->options.path,
+                      strerror(errno));
+}
+
+/* ---- the file ---- */
+
+void transfer_open(struct client *c)
+{
+    const char *path = c->options.path;
+    const bool sends = c->options.source;
+    struct transfer *t = &c->transfer;
+    struct stat found;
+
+    t->fd = sends ? STDIN_FILENO : STDOUT_FILENO;
+    if (path == NULL)
+        return;
+    if (strcmp(path, "-") != 0) {
+        t->fd = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
+    } else if (sends && (fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
+        t->fd = -1; /* closed: main has put something there that cannot be read */
+        errno = EBADF;
+    }
+    if (t->fd < 0 && !client_stop) /* a signal ends the wait for a FIFO's other end */
+        failed(c, "open");
+    t->regular = fstat(t->fd, &found) == 0 && S_ISREG(found.st_mode);
+}
+
+enum shm_result transfer_begin(struct client *c)
+{
+    const size_t capacity = c->segment.header.payload_capacity;
+    struct transfer *t = &c->transfer;
+
+    free(t->stage);
+    free(t->line.buffer);
+    t->line.room = 128 + (c->options.ndjson ? schema_room(&c->schema, capacity) : 0);
+    t->line.buffer = malloc(t->line.room);
+    t->stage = malloc(capacity);
+    if (t->stage == NULL || t->line.buffer == NULL)
+        return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
+    /* Only now: what is in FILE may be the work of a run that this one would have disturbed.
+     * EINVAL: there is nothing to empty, it is no regular file. */
+    if (c->options.output && t->fd > STDERR_FILENO && c->figures.reconnects == 0 &&
+        ftruncate(t->fd, 0) != 0 && errno != EINVAL)
+        return failed(c, "truncate");
+    return SHM_OK;
+}
+
+void transfer_close(struct client *c)
+{
+    free(c->transfer.stage);
+    free(c->transfer.line.buffer);
+    if (c->transfer.fd > STDERR_FILENO && close(c->transfer.fd) != 0)
+        failed(c, "close");
+}
+
+static bool is_ready(const struct transfer *t, short events)
+{
+    struct pollfd ready = {.fd = t->fd, .events = events};
+
+    return t->regular || poll(&ready, 1, POLL_MS) > 0;
+}
+
+/* ---- one message ---- */
+
+static enum shm_result write_all(struct client *c, const char *from, size_t length)
+{
+    const struct transfer *t = &c->transfer;
+
+    while (length > 0) {
+        const size_t step = t->regular || length < PIPE_BUF ? length : PIPE_BUF;
+        const ssize_t written = is_ready(t, POLLOUT) ? write(t->fd, from, step) : 0;
+        if (written < 0 && errno != EINTR && errno != EAGAIN)
+            return failed(c, "write");
+        if (written <= 0 && client_stop)
+            return SHM_STOPPED;
+        from += written > 0 ? written : 0;
+        length -= written > 0 ? (size_t)written : 0;
+    }
+    return SHM_OK;
+}
+
+static enum shm_result write_message(struct client *c, const struct shm_message *message)
+{
+    struct text *line = &c->transfer.line;
+
+    if (!c->options.ndjson)
+        return write_all(c, (const char *)c->transfer.stage, message->length);
+    line->length = 0;
+    text_add(line, "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
+             message->n, message->timestamp_ns, message->length);
+    schema_fields(line, &c->schema, c->transfer.stage, message->length);
+    text_add(line, "}\n");
+    return write_all(c, line->buffer, line->length);
+}
+
+/* Its fields, or bytes where it has none. */
+static void describe_first(struct client *c, const struct shm_message *message)
+{
+    struct text text = {.buffer = c->first, .room = sizeof c->first - 4};
+
+    text_add(&text, "n %" PRIu64 ", %" PRIu32 " B", message->n, message->length);
+    schema_fields(&text, &c->schema, c->transfer.stage, message->length);
+    for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
+        text_add(&text, " %02x", c->transfer.stage[i]);
+    strcat(c->first, text.cut ? " ..." : "");
+}
+
+static bool writable(void *context)
+{
+    struct client *c = context;
+    return shm_lane_writable(&c->up);
+}
+
+enum shm_result transfer_use(struct client *c, const struct shm_message *message)
+{
+    const struct options *o = &c->options;
+    const bool first = c->figures.messages == 0;
+    const bool verified = !o->verify || sample_matches(c->segment.header.schema, message);
+    unsigned char *answer = NULL;
+    enum shm_result result = o->echo ? shm_wait(&c->down, writable, c, o->timeout_ns) : SHM_OK;
+
+    if (o->echo && result == SHM_OK)
+        result = shm_lane_reserve(&c->up, &answer);
+    if (result != SHM_OK)
+        return result;
+    if (answer != NULL)
+        memcpy(answer, message->payload, message->length);
+    if (o->output || first)
+        memcpy(c->transfer.stage, message->payload, message->length);
+    result = shm_lane_confirm(&c->down, message);
+    if (result != SHM_OK && result != SHM_BAD_CRC)
+        return result;
+    if (first)
+        describe_first(c, message);
+    c->figures.crc_errors += result == SHM_BAD_CRC;
+    c->figures.verify_errors += !verified;
+    if (answer != NULL) /* before the release: the host takes a released message for answered */
+        shm_lane_commit(&c->up, message->length, 0);
+    /* Before the release, too: released means delivered. */
+    return o->output && result == SHM_OK ? write_message(c, message) : SHM_OK;
+}
+
+/* ---- --source ---- */
+
+static bool source_has_more(void *context)
+{
+    const struct client *c = context;
+    return is_ready(&c->transfer, POLLIN);
+}
+
+static bool has_taken_more(void *context)
+{
+    const struct client *c = context;
+    return shm_lane_unread(&c->up) < c->transfer.unread;
+}
+
+/* Sends what lies on the stage; length 0: the end of the stream. */
+static enum shm_result send_message(struct client *c, size_t length)
+{
+    struct figures *f = &c->figures;
+    unsigned char *payload;
+    enum shm_result result = shm_wait(&c->up, writable, c, c->options.timeout_ns);
+
+    if (result == SHM_OK)
+        result = shm_lane_reserve(&c->up, &payload);
+    if (result != SHM_OK)
+        return result;
+    memcpy(payload, c->transfer.stage, length);
+    shm_lane_commit(&c->up, (uint32_t)length, 0);
+    f->last_seen_ns = shm_clock_now_ns();
+    if (length > 0 && f->messages++ == 0)
+        f->first_seen_ns = f->last_seen_ns;
+    f->bytes += length;
+    return SHM_OK;
+}
+
+enum shm_result transfer_send(struct client *c)
+{
+    enum shm_result result = SHM_OK;
+    bool stopped = false;
+
+    /* An empty message ends the stream: without it, it would be that of a sender that died. */
+    for (ssize_t length = 1; length != 0;) {
+        const bool more = c->options.count == 0 || c->figures.messages < c->options.count;
+        if (more && !stopped) /* a quiet source has no time-out */
+            result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
+        if (client_stop && !stopped) { /* another signal ends the wait for room, too */
+            stopped = true;
+            client_stop = 0;
+        }
+        const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
+        if (host != SHM_OK && host != SHM_STALLED)
+            return host;
+        if (result != SHM_OK && !stopped)
+            return result;
+        length = more && !stopped ? read(c->transfer.fd, c->transfer.stage, c->up.capacity) : 0;
+        if (length < 0 && errno != EINTR)
+            return failed(c, "read");
+        if (length >= 0)
+            result = send_message(c, (size_t)length);
+        if (result != SHM_OK && !client_stop)
+            return result;
+    }
+    /* All but the last one: a host that has its --count does not look for it. */
+    while (result == SHM_OK && !stopped && (c->transfer.unread = shm_lane_unread(&c->up)) > 1)
+        result = shm_wait(&c->up, has_taken_more, c, c->options.timeout_ns);
+    return result;
+}

@@ -1,24 +1,33 @@
-"""Every execution of a few small threads over shared words: what sleep_model and place_model share.
+"""Tries every execution of a few small threads over shared words.  All models but one use this.
 
-A thread is a function from its own state (a tuple, the step's name first) to the operations that it
-may do next; of several any one is taken.  One step of one thread, or one store that leaves a
-thread's store buffer, makes the next state; all are tried, breadth first, equal states once.  So a
-search is exhaustive, and the first execution that goes wrong is a shortest one.
+A thread is a function.  It takes the thread's own state (a tuple, the step's name first) and
+returns the operations that the thread may do next; any one of them is taken.  The next state comes
+from one step of one thread, or from one store that leaves a thread's store buffer.  All are tried,
+breadth first, equal states once.  So a search is exhaustive, and the first execution that goes
+wrong is a shortest one.
 
-Machines.  sc: a store is visible at once.  tso (x86): it waits in its thread's buffer, and a load
-may be performed before it; the thread itself sees it.  weak (towards ARMv8, not all of it): stores
-to different words leave the buffer in any order, but for those on two sides of a release fence, and
-a program may offer a load ahead of its place, where the fence is missing that would keep it there.
-Everywhere an atomic operation, like a full fence, first empties its thread's buffer.
+Machines
+    sc      a store is visible at once
+    tso     (x86) a store waits in its thread's buffer; later loads may be performed before it; the
+            thread itself sees it
+    weak    (towards ARMv8, not all of it) as tso, but stores to different words leave the buffer in
+            any order, unless a release fence stands between them; and a program may offer a load
+            early, where the fence that would prevent it is missing
+
+An atomic operation, a full fence and a system call first empty their thread's buffer.  A lock is a
+word that only atomic operations touch.  A crash is an ordinary step to a state from which the
+kernel takes the next one: it frees the lock, after the buffer is empty.
 """
+import gc
 import sys
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 from typing import Optional, Sequence, Tuple
 
 Local = Tuple[Any, ...]
+Memory = Tuple[int, ...]
 Entry = Optional[Tuple[int, int]]       # of a buffer: (word, value), or None for a release fence
-State = Tuple[Tuple[int, ...], Tuple[Local, ...], Tuple[Tuple[Entry, ...], ...]]
+State = Tuple[Memory, Tuple[Local, ...], Tuple[Tuple[Entry, ...], ...]]
 Program = Callable[[Local], Sequence['Op']]     # memory, the threads' states, their buffers
 
 
@@ -28,7 +37,8 @@ class Op(NamedTuple):
     text: str                           # in plain words; {} stands for the value that was read
     then: Callable[[int], Local]        # the thread's next state, from the value read
     word: int = -1
-    value: Any = 0                      # store: the value; atomic: from the old value to the new
+    value: Any = 0                      # store: the value; atomic: from the old value to the new;
+                                        # call: from memory and threads to value read and memory
     full: bool = False                  # a full fence before it: waits until the buffer is empty
     release: bool = False               # a release fence before it
 
@@ -37,29 +47,39 @@ def load(text: str, word: int, then: Callable[[int], Local], fence: bool = False
     return Op('load', text, then, word, full=fence)
 
 
-def store(text: str, word: int, value: int, then: Local, release: bool = False) -> Op:
-    return Op('store', text, lambda _: then, word, value, release=release)
+def store(text: str, word: int, value: int, then: Local, release: bool = False,
+          fence: bool = False) -> Op:
+    return Op('store', text, lambda _: then, word, value, fence, release)
 
 
 def atomic(text: str, word: int, new: Callable[[int], int], then: Callable[[int], Local]) -> Op:
     return Op('atomic', text, then, word, new, full=True)
 
 
-def swap(text: str, word: int, old: int, new: int, yes: Local, no: Local) -> Op:
-    """Compare-and-swap."""
-    return atomic(text, word, lambda is_now: new if is_now == old else is_now,
-                  lambda was: yes if was == old else no)
+def lock(text: str, word: int, holder: int, yes: Local, no: Local) -> Op:
+    """Take a lock that is free (0), or be refused."""
+    return atomic(text, word, lambda now: now or holder, lambda was: no if was else yes)
+
+
+def unlock(text: str, word: int, then: Local) -> Op:
+    return atomic(text, word, lambda _: 0, lambda _: then)
+
+
+def call(text: str, act: Callable[[Memory, Sequence[Local]], Tuple[int, Memory]],
+         then: Callable[[int], Local]) -> Op:
+    """A system call: one step that may look at everything and change several words."""
+    return Op('call', text, then, value=act, full=True)
 
 
 def other(kind: str, text: str, then: Local, word: int = -1, fence: bool = False) -> Op:
-    """reach: a barrier reaches thread `word`, or all at once if that is -1; wake: whoever sleeps
-    goes on; of any other name: nothing that others see."""
+    """reach: a barrier reaches thread `word`, or all threads at once if that is -1; wake: all
+    sleepers go on; any other name: nothing that other threads see."""
     return Op(kind, text, lambda _: then, word, full=fence)
 
 
 class Result(NamedTuple):
     states: int
-    traces: Dict[str, List[str]]        # each kind of thing that goes wrong, a shortest way to it
+    traces: Dict[str, List[str]]        # each kind of mistake, with a shortest way to it
 
     @property
     def verdict(self) -> str:
@@ -67,7 +87,7 @@ class Result(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A variant: what was taken out or put in, and the machines to try it on."""
+    """A variant: a design with something removed or replaced, and the machines to try it on."""
     name: str
     design: Any
     machines: str
@@ -107,39 +127,51 @@ class Search:
                     yield t, entry, value, (memory[:word] + (value,) + memory[word + 1:], threads,
                                             buffers[:t] + (rest,) + buffers[t + 1:])
             for op in self.programs[t](threads[t]):
-                if op.full and buffer:
+                kind, _, then, word, act, full, release = op
+                if full and buffer:
                     continue
-                kind, word, value = op.kind, op.word, 0
-                memory2, buffer2, others = memory, buffer, threads
+                memory2, buffer2, others, value = memory, buffer, threads, 0
                 if kind == 'load':
                     value = memory[word]
                     for entry in buffer:
                         if entry and entry[0] == word:
                             value = entry[1]
                 elif kind == 'store' and self.machine != 'sc':
-                    fence = (None,) if op.release and buffer and self.machine == 'weak' else ()
-                    buffer2 = buffer + fence + ((word, op.value),)
+                    fence = (None,) if release and buffer and self.machine == 'weak' else ()
+                    buffer2 = buffer + fence + ((word, act),)
                 elif kind in ('store', 'atomic'):
                     value = memory[word]
-                    new = op.value if kind == 'store' else op.value(value)
+                    new = act if kind == 'store' else act(value)
                     memory2 = memory[:word] + (new,) + memory[word + 1:]
+                elif kind == 'call':
+                    value, memory2 = act(memory, threads)
                 elif kind == 'reach':
                     if any(buffers) if word < 0 else buffers[word]:
                         continue
                 elif kind == 'wake':
                     others = tuple(('woken',) + x[1:] if x[0] == 'asleep' else x for x in threads)
-                threads2 = others[:t] + (op.then(value),) + others[t + 1:]
+                threads2 = others[:t] + (then(value),) + others[t + 1:]
                 yield t, op, value, (memory2, threads2, buffers if buffer2 is buffer else
                                      buffers[:t] + (buffer2,) + buffers[t + 1:])
 
     def run(self, start: Sequence[Local], wrong: Callable[[State], Optional[str]],
             alive: Sequence[Tuple[Sequence[int], Callable[[State], bool]]] = ()) -> Result:
-        """All states; `wrong` names what is wrong with one, and nothing is tried behind that.
-        `alive`: threads, and the end that these alone must be able to reach from any state, else
-        it is stuck (asked if nothing else is wrong)."""
+        """Visit all states.  `wrong` names what is wrong with a state; nothing after it is tried.
+        `alive`: some threads, and an end that these threads alone must be able to reach from every
+        state, else the state is stuck (checked only if nothing else is wrong)."""
+        collects = gc.isenabled()
+        gc.disable()        # it would walk over all the states again and again, and find nothing
+        try:
+            return self.explore(start, wrong, alive)
+        finally:
+            if collects:
+                gc.enable()
+
+    def explore(self, start: Sequence[Local], wrong: Callable[[State], Optional[str]],
+                alive: Sequence[Tuple[Sequence[int], Callable[[State], bool]]]) -> Result:
         first: State = ((0,) * len(self.words), tuple(start), ((),) * len(start))
         number, states, parents = {first: 0}, [first], [0]
-        before: List[List[Tuple[int, int]]] = [[]]      # each state's origins: state, thread
+        before: List[List[int]] = [[]]      # each state's origins: state * len(start) + thread
         traces: Dict[str, List[str]] = {}
         for at, state in enumerate(states):             # grows as it goes
             what = wrong(state)
@@ -154,17 +186,20 @@ class Search:
                     parents.append(at)
                     before.append([])
                 if alive:
-                    before[to].append((at, thread))
+                    before[to].append(at * len(start) + thread)
         for threads, end in () if traces else alive:
             good = [at for at, state in enumerate(states) if end(state)]
-            seen = set(good)
+            seen = bytearray(len(states))
+            for at in good:
+                seen[at] = 1
             for at in good:                             # grows as it goes
-                for origin, thread in before[at]:
-                    if thread in threads and origin not in seen:
-                        seen.add(origin)
+                for place in before[at]:
+                    origin, thread = divmod(place, len(start))
+                    if thread in threads and not seen[origin]:
+                        seen[origin] = 1
                         good.append(origin)
-            stuck = next((at for at in range(len(states)) if at not in seen), 0)
-            if stuck:
+            stuck = seen.find(0)
+            if stuck >= 0:
                 traces.setdefault('stuck', self.tell(states, parents, stuck))
         return Result(len(states), traces)
 
@@ -188,8 +223,9 @@ class Search:
 
 
 def report(rows: Sequence[Row], check: Callable[[Any, str], Result], names: Sequence[str]) -> int:
-    """Print what comes out of the rows of these names, of all without; an execution of each kind
-    that is wrong.  1 if one that is named is wrong, or the first: that is the design as it is."""
+    """Print the verdict on the rows of these names (without names: on all), and an execution for
+    each mistake.  Return 1 if a row that was named is wrong, or the first one: that is the design
+    as it is."""
     known = [row.name for row in rows]
     if any(name not in known for name in names):
         print('variants: ' + '; '.join(known), file=sys.stderr)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Every execution of the lane protocol that a machine allows, tried one by one.
 
-One producer writes three messages into two slots, one reader reads.  Each thread is a list of
-loads, stores and fences under the names that the comments in the code carry:
+One producer writes three messages into two slots; one reader reads.  Each thread is a list of
+loads, stores and fences, under the names that the comments in the code carry:
 
     producer   [place load]  seq = 2n-1  F1  payload  F2  seq = 2n  F3  head = n
-    reader     head load  A  seq load  B  payload  R4  seq again  [place swap]
+    reader     head load  A  seq load  B  payload  R4  seq again  [place store]
 
             in C                                   in Python
     F1      release fence                          lock pair
@@ -14,34 +14,37 @@ loads, stores and fences under the names that the comments in the code carry:
     A       head load is an acquire                lock pair
     B       seq load is an acquire                 not there; or here, and none at A
     R4      acquire fence                          lock pair
-    place   acquire load; a swap that releases     plain: F1 and R4 are beside them
+    place   load-acquire; store-release            plain: the fences room, F1 and R4 are beside them
 
-In brackets: lossless lane only; of the place only the position counts here.  place_model.py has the
-rest of it, and why the code has a full fence before the load.  The lock pair is `lock.release();
-lock.acquire()` on a private lock.  Length, timestamps and crc are payload; two words stand for all,
-b = a + 1000.  A message is *mixed* when the reader accepts n and a word that it read is not of
-message n.
+Steps in brackets: lossless lane only.  Here `place` is only a position.  place_model.py has the
+rest of it, and the reason for the full fence (room) before the load.  The lock pair is
+`lock.release(); lock.acquire()` on a private lock.  Length, timestamps and crc count as payload;
+two words stand for all of it, b = a + 1000.  A message is *mixed* when the reader accepts n, and a
+word that it read does not belong to message n.
 
-How it works.  ARMv8 is multi-copy-atomic: a store becomes visible to all other threads at once.
-So one map of memory is enough, and an execution is an order in which the accesses of both
-threads are performed on it, each as soon as everything that the architecture keeps before it has
-been (`ordered`, after the published AArch64 axioms).  A branch holds back later stores, never
-later loads: the reader's loads run ahead of its checks, which are made at the end.  A load sees
-its own thread's store before others do (forwarding).  All orders are tried, equal states once.
+How it works.  ARMv8 is multi-copy-atomic: a store becomes visible to all other threads at once.  So
+one map of memory is enough.  An execution is an order in which the accesses of both threads are
+performed on that map; each is performed as soon as all accesses have been that the architecture
+keeps before it (`ordered`, after the published AArch64 axioms).  A branch holds back later stores,
+never later loads: the reader's loads run ahead of its checks, so the checks are made at the end.  A
+load sees its own thread's store before others do (forwarding).  All orders are tried, equal states
+once.
 
-Why one attempt is enough.  A lossy reader writes nothing that the producer reads, and what it
-did before can only add order; so each n is tried alone and looking again needs no event.  A wait
-(`head load` for n, `place load` for n - slots) is its last look.
+Why one attempt is enough.  A lossy reader writes nothing that the producer reads, and its earlier
+steps can only add order.  So each n is tried alone, and a second attempt needs no step of its own.
+Of a wait (`head load` for n, `place load` for n - slots) only the last load is modelled.
 
-Machines.  armv8.  x86: TSO, only a later load passes an earlier store; C's acquire and release
-cost no instruction there (that the compiler may still reorder is not modelled).  strict: armv8
-without control dependencies, without the order from a store-release to a load-acquire, and with
-release fences that hold back stores only; that is what C11's text leaves, as far as one map of
-memory can say it.
+Machines
+    armv8
+    x86     TSO: only a later load passes an earlier store.  C's acquire and release cost no
+            instruction there (that the compiler may still reorder is not modelled)
+    strict  armv8 without control dependencies, without the order from a store-release to a
+            load-acquire, and with release fences that hold back stores only: what the text of C11
+            leaves, as far as one map of memory can express it
 
-Not expressed: RISC-V, PPC, the rest of C11; sleeping, and who is the consumer (sleep_model.py,
-place_model.py).  For the first three see the independent model checkers (GenMC: RC11/IMM/TSO;
-herd7: AArch64, RISC-V, x86, PPC).  Nothing here ran on ARM hardware.
+Not expressed: RISC-V, PPC, the rest of C11; sleeping, and roles (see the other models).  For the
+first three see the independent model checkers (GenMC: RC11/IMM/TSO; herd7: AArch64, RISC-V, x86,
+PPC).  Nothing here ran on ARM hardware.
 """
 import argparse
 import heapq
@@ -90,7 +93,7 @@ def ordered(a: Op, fences: Sequence[str], b: Op, machine: str) -> bool:
 
 # --- the two programs ------------------------------------------------------------------------
 
-# What lock.release(); lock.acquire() may be compiled to: (load, store) of each read-modify-write.
+# What lock.release(); lock.acquire() may compile to: (load, store) of each read-modify-write.
 PAIRS: Dict[str, Sequence[Tuple[str, str]]] = {
     'stlxr+ldaxr': ((RELAXED, RELEASE), (SEQ_CST, RELAXED)),    # with LSE casl+casa: the same
     'casal+casal': ((SEQ_CST, RELEASE), (SEQ_CST, RELEASE)),
@@ -186,7 +189,7 @@ def reader_program(setup: Setup, messages: Sequence[int]) -> List[Op]:
         if not setup.in_place and 'seq-again' not in setup.without:
             r.load('seq again', slot + 'seq', LOOKS[setup.again])
         if setup.lossless:
-            r.store('place swap', 'place', n, r.order('place-release', RELEASE))
+            r.store('place store', 'place', n, r.order('place-release', RELEASE))
     return r.ops
 
 
@@ -375,6 +378,9 @@ ROWS: Sequence[Tuple[str, str, str]] = (
      '| --lossless --without A | --lossless --without A --fence-b'),
     ('Python to Python', '--producer python --reader python',
      '--without A | --without A --fence-b | --without R4 | --without seq-load'),
+    ('Lossless', '--lossless',
+     '--without R4 | --without place-release | --without place-release R4 '
+     '| --without place-release --machine strict'),
     ('Lossless, read in place: no look at seq, in C no R4', '--lossless --in-place',
      '| --without F1 | --without F2 | --without F3 | --without A | --without place-release '
      '| --without F1 place-acquire | --without F1 place-acquire --machine strict '

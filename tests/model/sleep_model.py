@@ -1,24 +1,31 @@
 #!/usr/bin/env python3
 """Can a sleeper sleep on a message that is there?  Every execution, tried one by one.
 
-One producer publishes four messages, two sleepers wait for each in turn (explore.py: machines).
+One producer publishes four messages; two sleepers wait for each of them in turn (machines: see
+explore.py).
 
-    producer   head = n  fence  wish > woken?  woken = n, wake all
-    sleeper    raise wish to v  fence  head still below v?  futex wait on what it saw
+    producer   head = n  fence (wake)  wish > woken?  woken = n, wake all
+    sleeper    raise wish to v  fence (sleep)  head still below v?  futex wait on what it saw
+    closing    fence  state = CLOSED  wake all; a sleeper that sees CLOSED loads head once more
 
 `wish` is the newest message that anybody sleeps for; it only grows.  `woken` is the producer's own.
-The futex wait empties the caller's store buffer and compares under the lock of the queue, so it is
-one step; a wake empties it, too, and takes everybody out of the queue (Linux: futex_wake has a
-full barrier of its own even where nobody sleeps).  A sleeper may return for no reason, and may be
-killed, in whatever step.  With membarrier the sleeper calls it between wish and look, and the
-producer has no fence: the barrier empties the others' buffers, at once or one after another.
+The futex wait is one step: it empties the caller's store buffer, then compares under the lock of
+the queue.  A wake empties the caller's buffer, too, and takes everybody out of the queue (Linux:
+futex_wake has a full barrier of its own even where nobody sleeps).  A sleeper may return for no
+reason (a time-out is one, too), and may be killed at any step.
 
-Lost: the producer has finished, all its stores are visible, and a sleeper is in the queue although
-`head` has reached what it waits for.  (In life it sleeps on until its time-out.)  Also wrong: a
-third wake call for one and the same value of `wish`.
+The variants called membarrier: the producer has no fence, and the sleeper calls membarrier after it
+has raised `wish`; that empties the other threads' buffers, all at once or one after another.
 
-Without arguments: every variant, and the execution in which a message is lost, if there is one.
-With names of variants: these only; status 1 if any of them is wrong.
+Mistakes
+    lost                the producer has finished, all its stores are visible, and a sleeper is in
+                        the queue although `head` has reached what it waits for (in life it sleeps
+                        until its time-out)
+    a third wake call   for one value of `wish`
+    end missed          a sleeper saw CLOSED, and ended without a message that was published
+
+Without arguments: every variant, and an execution for each mistake.  With names of variants: only
+these; status 1 if any of them is wrong.
 """
 import sys
 from functools import partial
@@ -27,8 +34,9 @@ from typing import List, NamedTuple, Optional, Sequence
 from explore import (Local, Op, Program, Result, Row, Search, State, atomic, load, other, report,
                      store)
 
+SYNC = ('wake', 'sleep')                # names in the code
 MESSAGES = 4
-HEAD, WISH = 0, 1
+HEAD, WISH, STATE = 0, 1, 2
 NAMES = ('producer', 'sleeper 1', 'sleeper 2')
 
 
@@ -43,41 +51,54 @@ class Design(NamedTuple):
     barrier: str = ''               # the sleeper's membarrier: 'at once', 'one by one', 'skipped'
     woken: str = 'n'                # after a wake call; 'max': max(n, wish); 'none': nothing
     sleepers: int = 2
+    closing: bool = False           # the producer closes after the last message
+    close_fence: bool = True
+    last_look: bool = True          # at head, after the sleeper saw CLOSED
 
 
 def producer(d: Design, me: Local) -> Sequence[Op]:
     step, n, woken, wish, calls = me    # calls: wake calls for this value of wish
 
-    def behind(n: int, woken: int, wish: int, calls: int) -> Local:
-        return ('publish', n + 1, woken, wish, calls) if n < MESSAGES else ('done', 0, 0, 0, calls)
+    def after(n: int, woken: int, wish: int, calls: int) -> Local:
+        if n < MESSAGES:
+            return ('publish', n + 1, woken, wish, calls)
+        return ('close' if d.closing else 'done', 0, 0, 0, calls)
 
     if step == 'publish':
         return [store(f'head = {n}', HEAD, n, ('look',) + me[1:])]
     if step == 'look' and d.wish == 'flag':
         if d.clear == 'exchange':
             return [atomic('flag was {}; is 0 by exchange', WISH, lambda _: 0,
-                           lambda flag: ('wake',) + me[1:] if flag else behind(*me[1:]))]
+                           lambda flag: ('wake',) + me[1:] if flag else after(*me[1:]))]
         return [load('flag is {}', WISH, lambda flag: ('clear',) + me[1:] if flag
-                     else behind(*me[1:]), fence=True)]
+                     else after(*me[1:]), fence=True)]
     if step == 'clear':
         return [store('flag = 0', WISH, 0, ('wake',) + me[1:])]
     if step == 'look':
-        return [load(f'wish is {{}}, woken {woken}', WISH, lambda w: behind(*me[1:]) if w <= woken
+        return [load(f'wish is {{}}, woken {woken}', WISH, lambda w: after(*me[1:]) if w <= woken
                      else ('wake', n, {'n': n, 'max': max(n, w), 'none': 0}[d.woken], w,
                            calls + 1 if w == wish else 1), fence=d.producer_fence)]
     if step == 'wake':
-        return [other('wake', 'wakes whoever is in the queue', behind(*me[1:]),
+        return [other('wake', 'wakes whoever is in the queue', after(*me[1:]),
                       fence=d.wake_is_fence)]
+    if step == 'close':
+        return [store('state = CLOSED (1)', STATE, 1, ('last wake',) + me[1:],
+                      release=d.close_fence)]
+    if step == 'last wake':
+        return [other('wake', 'wakes whoever is in the queue', ('done',) + me[1:], fence=True)]
     return []
 
 
 def sleeper(d: Design, machine: str, thread: int, me: Local) -> Sequence[Op]:
     step, v, seen = me                  # waits for message v; the head that it saw
     look: Local = ('look', v, 0)
-    got: Local = ('wish', v + 1, 0) if v < MESSAGES else ('done', 0, 0)
+    got: Local = ('wish', v + 1, 0) if v < MESSAGES + d.closing else ('done', 0, 0)
 
     def looked(head: int) -> Local:
-        return got if head >= v else ('wait', v, head)
+        return got if head >= v else ('state' if d.closing else 'wait', v, head)
+
+    def closed(head: int) -> Local:
+        return got if head >= v else ('done', 0, 0) if v > MESSAGES else ('end missed', v, head)
 
     def wished(wish: int) -> Local:
         if not d.barrier or (d.barrier == 'skipped' and wish >= v):
@@ -111,6 +132,11 @@ def sleeper(d: Design, machine: str, thread: int, me: Local) -> Sequence[Op]:
         ops.append(other('reach', 'its barrier reaches all', look))
     elif step == 'look':
         ops.append(load('head is {}', HEAD, looked, fence=d.sleeper_fence))
+    elif step == 'state':
+        to: Local = ('last look', v, 0) if d.last_look else closed(seen)
+        ops.append(load('state is {}', STATE, lambda state: to if state else ('wait', v, seen)))
+    elif step == 'last look':
+        ops.append(load('head is {} (the last look)', HEAD, closed))
     elif step == 'wait':
         ops.append(load(f'futex wait while head is {seen}: it is {{}}', HEAD,
                         lambda head: ('asleep' if head == seen else 'wish', v, 0),
@@ -128,6 +154,8 @@ def wrong(state: State) -> Optional[str]:
         for step, v, _ in sleepers:
             if step == 'asleep' and memory[HEAD] >= v:
                 return 'lost'
+    if any(step == 'end missed' for step, _, _ in sleepers):
+        return 'end missed'
     return 'a third wake call' if maker[4] > 2 else None
 
 
@@ -135,11 +163,12 @@ def check(d: Design, machine: str) -> Result:
     programs: List[Program] = [partial(producer, d)]
     programs += [partial(sleeper, d, machine, t) for t in range(1, 1 + d.sleepers)]
     start: List[Local] = [('publish', 1, 0, 0, 0)] + [('wish', 1, 0)] * d.sleepers
-    words = ('head', 'flag' if d.wish == 'flag' else 'wish')
+    words = ('head', 'flag' if d.wish == 'flag' else 'wish', 'state')
     return Search(machine, words, NAMES, programs).run(start, wrong)
 
 
 ONE = Design(wish='store', sleepers=1)
+CLOSES = Design(sleepers=1, closing=True)
 LENT = Design(producer_fence=False, barrier='at once')
 
 ROWS = (
@@ -160,6 +189,11 @@ ROWS = (
     Row('membarrier, and the wake is no fence', LENT._replace(wake_is_fence=False), 'tso'),
     Row('woken = max(n, wish)', Design(woken='max'), 'sc tso'),
     Row('no woken', Design(woken='none'), 'sc'),
+    Row('closing', CLOSES, 'sc tso weak'),
+    Row('closing without its fence', CLOSES._replace(close_fence=False), 'tso weak'),
+    Row('closing without its fence and wake\'s',
+        CLOSES._replace(close_fence=False, producer_fence=False), 'tso weak'),
+    Row('closing without the last look', CLOSES._replace(last_look=False), 'sc'),
 )
 
 if __name__ == '__main__':

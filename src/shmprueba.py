@@ -800,9 +800,10 @@ class Segment(AbstractContextManager):
 
     def drop(self, why: str, consumer: Optional[Consumer] = None) -> None:
         """Waits for the down lane's consumer no longer. It sees that before it counts another
-        message (src/lane.c). Nothing where it has left meanwhile."""
+        message (src/lane.c)."""
         consumer = consumer or self.consumer
-        if not consumer or self._words[self._down.place] >> 48 != consumer.epoch:
+        now = self.consumer  # it may have left, or been dropped, meanwhile
+        if not consumer or not now or now.epoch != consumer.epoch:
             return
         self._words[self._down.dropped] = consumer.epoch
         self._fence()  # SYNC dropped: pairs with R4; before anything of it is overwritten

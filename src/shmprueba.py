@@ -30,6 +30,7 @@ import weakref
 import zlib
 from contextlib import AbstractContextManager, suppress
 from functools import partial
+from itertools import cycle
 from multiprocessing import resource_tracker, shared_memory
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
@@ -87,7 +88,6 @@ class Slot(ctypes.Structure):
 # Indices into a view of the segment as 4-byte or 8-byte words.
 STATE_INT, CPU_INT = STATUS_AT // 4, STATUS_AT // 4 + 1
 BEAT_WORD = (STATUS_AT + Status.heartbeat_ns.offset) // 8
-SHIFT = 0 if sys.byteorder == "little" else 32  # of length in the word of length and crc32
 HEARTBEAT_NS, LOOK_MOST_NS = 50_000_000, 200_000_000  # a beat twice as often as promised
 
 
@@ -191,16 +191,15 @@ class Patience:
 libc = ctypes.CDLL(None, use_errno=True)
 FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(MACHINE if LINUX else "", 0)  # 0: none
 FUTEX_WAIT, FUTEX_WAKE = ctypes.c_int(0), ctypes.c_int(1)  # made once: a call is cheaper then
-LONGEST_SLEEP = (ctypes.c_long * 2)(0, HEARTBEAT_NS)       # a struct timespec
 current_cpu = getattr(libc, "sched_getcpu", lambda: -1)
 
 
-def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int) -> int:
-    """0, or errno. The address is that of the low half of a head."""
+def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int, ns: int = 0) -> int:
+    """0, or errno. The address is that of the low half of a head. ns: to sleep at most, under 1 s."""
     if not FUTEX:
         return errno.ENOSYS
     result = libc.syscall(ctypes.c_long(FUTEX), address, operation, ctypes.c_uint32(value),
-                          LONGEST_SLEEP, None, 0)
+                          (ctypes.c_long * 2)(0, ns), None, 0)  # a struct timespec
     return 0 if result >= 0 else ctypes.get_errno()
 
 
@@ -368,50 +367,56 @@ class Lane:
 def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
     """(send, reserve, commit, warm) of Segment, as closures: cells cost half of what attributes do.
     There is one body, so that a rehearsal (warm) runs the very code of a send."""
-    words, head, wish, (release, acquire) = lane.words, lane.head, lane.wish, lane.fence
-    mask, capacity, crc_on, crc32, now = lane.slots - 1, lane.capacity, lane.crc, zlib.crc32, clock
-    weak = WEAK or capacity >= LARGE_COPY
-    slots = [(at, at + 1, at + 2, at + 3, lane.memory[8 * at + SLOT_HEAD:][:capacity])
-             for at in map(lane.slot, range(lane.slots))]  # looked up faster than computed
+    words, memory, head, wish = lane.words, lane.memory, lane.head, lane.wish
+    capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
+    release, acquire = lane.fence
+    half, other_half = make_fence()  # on x86-64 each half is a locked instruction: a full fence
+    weak, strong = WEAK or capacity >= LARGE_COPY, not WEAK
+    # pack_into is safe here: readers ignore a slot whose seq is odd.
+    pack = struct.Struct("=QQII").pack_into  # timestamp_ns, due_ns, length, crc32
+    next_slot = cycle([(at, 8 * at + Slot.timestamp_ns.offset,  # looked up faster than computed
+                        memory[8 * at + SLOT_HEAD:][:capacity])
+                       for at in map(lane.slot, range(1, lane.slots + 1))]).__next__
     futex_at = ctypes.c_void_p(segment.address + lane.at)
-    m, room = 1, -1       # the message to publish next; bytes that commit may say, -1: not reserved
-    limit = woken = care_at = 0
+    m, seq = 1, 1         # the message to publish next, and 2m - 1
+    room, view = -1, memory  # bytes that commit may be told, -1: nothing is reserved
+    limit = woken = care_at = slot = fields_at = 0
 
     def reserve() -> memoryview:
-        nonlocal limit, room
-        slot, _, _, _, view = slots[m & mask]
+        nonlocal limit, room, slot, fields_at, view
         if room < 0:
             if m > limit:
                 limit = segment._make_room(m)
-            words[slot] = 2 * m - 1               # SYNC seq = 2n-1
+            slot, fields_at, view = next_slot()
+            words[slot] = seq                     # SYNC seq = 2n-1
             if weak:
                 release(); acquire()              # SYNC F1: pairs with R4
             room = capacity
         return view
 
     def commit(length: int, due_ns: int = 0, publish: bool = True) -> None:
-        nonlocal m, room, woken, care_at
+        nonlocal m, seq, room, woken, care_at, half, other_half
         if not 0 <= length <= room:
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
-        slot, stamp_at, due_at, length_at, view = slots[m & mask]
-        words[length_at] = length << SHIFT if not crc_on else (
-            length << SHIFT | crc32(view[:length], m & 0xffffffff) << 32 - SHIFT)
-        if due_ns:
-            words[due_at] = due_ns
-            words[stamp_at] = stamp = now()
-            if stamp < due_ns and publish:
+        crc = crc32(view[:length], m & 0xffffffff) if crc_on else 0
+        stamp = now()
+        pack(memory, fields_at, stamp, due_ns or stamp, length, crc)
+        if stamp < due_ns and publish:
+            if due_ns - stamp > 20_000:           # else it would cost more than is left
                 segment.wait_until(due_ns)
-                while stamp < due_ns:             # little stands between the time stamp and head
-                    words[stamp_at] = stamp = now()
-        else:
-            words[due_at] = words[stamp_at] = stamp = now()
+            while stamp < due_ns:                 # little stands between the time stamp and head
+                words[slot + 1] = stamp = now()
         if weak:
             release(); acquire()                  # SYNC F2: pairs with "seq load"
         if publish:
-            words[slot] = 2 * m                   # SYNC seq = 2n
+            words[slot] = seq + 1                 # SYNC seq = 2n
             words[head] = m                       # SYNC head = n: pairs with "head load"
-            m, room = m + 1, -1
-        release(); acquire()                      # SYNC wake: pairs with "sleep" (src/lane.c)
+            m, seq, room = m + 1, seq + 2, -1
+        half()                                    # SYNC wake: pairs with "sleep" (src/lane.c)
+        if strong:
+            half, other_half = other_half, half
+        else:
+            other_half()
         if words[wish] > woken and publish:
             woken = m - 1                         # not wish: that sleeper may not be in the queue
             futex(futex_at, FUTEX_WAKE, 0x7fffffff)
@@ -460,11 +465,12 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
                 return None
             now = segment.care()
             patience = patience or Patience()
-            over = patience.spent(now) >= timeout * 1e9
+            away, left = now - patience.looked, timeout * 1e9 - patience.spent(now)
+            over = left <= 0
             release(); acquire()                  # what was sent before `over` is seen now
             if not over and segment.wait == "block":
-                segment.missed_wakeups += lane_sleep(segment, lane, n)
-            elif not over and clock() - now > 2_000_000:
+                segment.missed_wakeups += lane_sleep(segment, lane, n, int(min(left, HEARTBEAT_NS)))
+            elif not over and away > 2_000_000:
                 time.sleep(50e-6)                 # displaced: others share this CPU
         return current
 
@@ -476,24 +482,26 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
         words[place] = 1 << 48 | n                # SYNC place store: pairs with "place load"
         n, current = n + 1, None
         slot = lane.slot(n)
+        if clock() > segment.next_care:           # receive does so only while it waits
+            segment.care()
         return good
 
     return receive, done
 
 
-def lane_sleep(segment: "Segment", lane: Lane, n: int) -> bool:
-    """Sleeps until message n is published, 50 ms at most; naps where there is no futex. Was a
-    wake-up missed?"""
+def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
+    """Sleeps until message n is published, ns at most; naps where there is no futex. Was a wake-up
+    missed?"""
     words, (release, acquire) = lane.words, lane.fence
-    end = clock() + HEARTBEAT_NS
+    end = clock() + ns
     words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
     release(); acquire()                          # SYNC sleep: pairs with "wake" (src/lane.c)
     value = words[lane.head]
     if value >= n:
         return False
-    result = futex(ctypes.c_void_p(segment.address + lane.at), FUTEX_WAIT, value)
+    result = futex(ctypes.c_void_p(segment.address + lane.at), FUTEX_WAIT, value, ns)
     if result == errno.ENOSYS:
-        time.sleep(1e-3)
+        time.sleep(min(1e-3, ns * 1e-9))
     return (result == errno.ETIMEDOUT and words[lane.head] >= n
             and end - words[lane.slot(n) + 1] > 10_000_000)
 
@@ -632,7 +640,9 @@ class Segment(AbstractContextManager):
     # -- begin and end
 
     def _create(self) -> None:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # starting a tracker changes it
+        # Starting the resource tracker changes the mask. The tracker inherits SIGHUP blocked, or a
+        # terminal that hangs up would end it before us, and the next write to it would fail.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         self._roles: Optional[Roles] = None  # later None: they are not ours, or no longer
         self._shm = Memory.__new__(Memory)
         try:
@@ -647,7 +657,8 @@ class Segment(AbstractContextManager):
                 os.posix_fallocate(self._shm._fd, 0, self.total)
         except OSError as error:
             self._remove()
-            why = f"cannot create {self.total} bytes: {error.strerror}"
+            where = " in /dev/shm" if LINUX else ""
+            why = f"cannot create {self.total} bytes{where}: {error.strerror}"
             if error.errno == errno.ENOSPC:
                 room = os.statvfs("/dev/shm")
                 why += (f": /dev/shm is too small, {room.f_bavail * room.f_frsize} bytes free; use "
@@ -669,9 +680,10 @@ class Segment(AbstractContextManager):
                 return False  # another host has just made, or removed it
             if not self._roles.take(HOST):
                 raise Error("in_use", IN_USE.format("it holds " + self._roles.path))
-            if not self._roles.new:  # a dead host's: its clients must not take us for that one
-                if self._roles.is_current():
-                    self._replace_stale()
+            current = self._roles.is_current()  # else another host removed it before it was locked
+            if current and not self._roles.new:  # its clients must not take us for the dead host
+                self._replace_stale()
+            if not (current and self._roles.new):
                 return False
         self._replace_stale()
         with suppress(FileExistsError):
@@ -711,9 +723,8 @@ class Segment(AbstractContextManager):
     def _remove(self) -> None:
         """Unlinks the object if it is ours and has the name; then, not before, unlocks."""
         fd = self._shm._fd
-        self._roles = self._roles or fd >= 0 and Roles(os.dup(fd))
-        if fd >= 0 and (HOST in self._roles.mine or self._roles.take(HOST)) and (
-                is_named(self.name, fd)):
+        roles = self._roles or Roles(fd)  # no new descriptor: there may be none left
+        if fd >= 0 and (HOST in roles.mine or roles.take(HOST)) and is_named(self.name, fd):
             with suppress(FileNotFoundError):
                 _posixshmem.shm_unlink(self.name)
         self._give_up()
@@ -790,7 +801,8 @@ class Segment(AbstractContextManager):
                 self.drop("died", consumer)
             if now >= self._next_name:
                 self._next_name = now + 1_000_000_000
-                if not is_named(self.name, self._shm._fd):
+                if not is_named(self.name, self._shm._fd) or (
+                        LOCK_FILE and not self._roles.is_current()):
                     raise Error("gone", "its name is gone, new clients find no host: rm, a logout "
                                 "with systemd's RemoveIPC, or a Python before 3.13 that attached "
                                 "with SharedMemory and ended; start it again")
@@ -864,7 +876,8 @@ segments: "weakref.WeakSet[Segment]" = weakref.WeakSet()
 def forget_all() -> None:
     for segment in segments:
         segment._forget()
-    Roles.files.clear()
+    for _, _, ours in Roles.files.values():
+        ours.clear()
 
 
 os.register_at_fork(after_in_child=forget_all)

@@ -73,7 +73,8 @@ def put(text: str, stream, must: bool = True) -> None:
 def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
     """Says it in one line. @return the exit code"""
     if isinstance(error, OSError):
-        what = error.filename or options.input or options.sink
+        named = isinstance(error.filename, str)  # else it is a descriptor, or nothing
+        what = error.filename if named else options.input or options.sink
         error = Error("system", f"cannot use {what}: {error.strerror}; give another one")
     name = f"{options.name}: " if options else ""
     hint = "; see host.py --help" if error.kind == "usage" else ""
@@ -81,23 +82,19 @@ def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
     return EXIT_CODES[error.kind]
 
 
-# ---- the generated messages --------------------------------------------------------------------
+# ---- what is published, and what it costs -------------------------------------------------------
 
 SAMPLE, SAMPLE_SIZE = "index:Q time_s:d accel:3f gyro:3f temperature:f :20x", 64
-
-
-def swing(n: int) -> float:
-    """A sine made of two parabolas, period 1024, in exact binary fractions."""
-    x = (n % 1024 - 512) / 512
-    return 4 * x * (1 - abs(x))
 
 
 def make_generator(size: int) -> Fill:
     """A message is a pure function of n, so that a receiver can check it: the sample, if it fits;
     from there on byte i is (n + i) % 251."""
-    rest = [struct.pack("=7f20x", .5 * swing(n), .25 * swing(n + 256),
-                        9.8125 + .0625 * swing(2 * n), .25 * swing(n + 256), -.125 * swing(n),
-                        .03125 * swing(4 * n), 36.5 + .25 * swing(n + 512)) for n in range(1024)]
+    # A sine made of two parabolas, period 1024, in exact binary fractions.
+    swing = [4 * x * (1 - abs(x)) for x in ((n % 1024 - 512) / 512 for n in range(4096))]
+    rest = [struct.pack("=7f20x", .5 * swing[n], .25 * swing[n + 256],
+                        9.8125 + .0625 * swing[2 * n], .25 * swing[n + 256], -.125 * swing[n],
+                        .03125 * swing[4 * n], 36.5 + .25 * swing[n + 512]) for n in range(1024)]
     pack = struct.Struct("=Qd48s").pack_into  # safe here: readers ignore a slot in this state
     head = SAMPLE_SIZE if size >= SAMPLE_SIZE else 0
     pattern = memoryview(bytes(range(251)) * (size // 251 + 2))
@@ -112,8 +109,6 @@ def make_generator(size: int) -> Fill:
 
     return fill
 
-
-# ---- durations ---------------------------------------------------------------------------------
 
 class Latency(Counter):
     """Durations in constant memory: how many, by the last nanosecond of their step. An octave has
@@ -137,16 +132,12 @@ class Latency(Counter):
         return {**figures, "mean": round(mean, 1)}
 
 
-def in_words(figures: dict, names: str) -> str:
-    return "  ".join(f"{name.replace('_', '.')} {figures[name] / 1000:.1f}"
-                     for name in names.split()) + " us"
-
-
 # ---- a run: what the jobs share ----------------------------------------------------------------
 
 class Host:
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.segment = options, None  # type: argparse.Namespace, Optional[Segment]
+        self.options = options
+        self.segment: Optional[Segment] = None
         # Does it serve one client? Then it ends with it, not with COMMAND, and says why itself.
         self.serves = bool(options.echo or options.sink or options.input and not options.rate)
         self.out = sys.stderr if options.sink == "-" else sys.stdout  # the payloads go there
@@ -192,10 +183,10 @@ class Host:
         segment, consumer = self.segment, self.segment.consumer
         count = self.received if self.options.sink else segment.published
         text = (f"  {seconds:4.0f} s  {count} messages  {count / seconds:.0f} a second  "
-                f"{segment.attached} have attached")
+                f"{segment.attached} attached so far")
         if consumer:
             lag = segment.published - (consumer.position or 0)
-            text += f"  consumer pid {consumer.pid}, lag {max(lag, 0)}"
+            text += f"  consumer {consumer.pid} lags {max(lag, 0)}"
         with suppress(OSError):  # hung up
             width = os.get_terminal_size(self.out.fileno()).columns or 80
             put(f"\r{text[:width - 1]}\033[K", self.out, must=False)  # a wrapped one would stay
@@ -237,8 +228,8 @@ class Host:
         segment, now, rate, start, due = self.segment, clock, self.options.rate, clock(), 0
         reserve, commit, warm = segment.reserve, segment.commit, segment.warm
         record = self.publish_ns.record
-        cpus = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1
-        rehearses = rehearses and self.options.size <= 4096 and cpus > 1
+        # Not by affinity: a host that is pinned to one CPU has a client on another one.
+        rehearses = rehearses and self.options.size <= 4096 and (os.cpu_count() or 1) > 1
 
         def publish(n: int) -> int:
             nonlocal due
@@ -266,7 +257,7 @@ class Host:
 def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True) -> None:
     """Generated messages, or those of a source: --count of them, or until it ends. A source with
     no rate is for one consumer, which must take all of it."""
-    options, segment, n, taken = host.options, host.segment, 0, 0
+    options, segment, n, taken, burst = host.options, host.segment, 0, 0, 1
     consumer: Optional[Consumer] = None
     if host.serves:
         consumer = host.wait_for(host.settled, "cliente_c --lossless", "nothing was taken")
@@ -310,9 +301,11 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
             wait_for_data()
             n += 1
             publish_one(n)
-            if regular and not options.rate:  # one with the clock, then 255 without it
-                for n in range(n + 1, min(n + 255, options.count) + 1):
+            if regular and not options.rate:  # time one, then a millisecond without the clock
+                begin = clock()
+                for n in range(n + 1, min(n + burst, options.count) + 1):
                     commit(fill(reserve(), n))
+                burst = max(1, min(4096, burst * 1_000_000 // (clock() - begin + 1)))
     if consumer:
         segment.drain()
         check()
@@ -340,11 +333,11 @@ def echo(host: Host) -> None:
         while not segment.receive(0.05):
             if patience.spent(clock()) > options.stall_timeout * 1e9:
                 segment.drop(f"did not answer for {options.stall_timeout:g} s")
-            gone, consumer = host.is_gone(asked), host.settled()
+            consumer = segment.consumer
             if not segment.receive(0):  # a client stores its answer before its place
-                if gone:
+                if not consumer or consumer.epoch != asked.epoch:
                     check()
-                if consumer and consumer.position >= n:
+                elif (consumer.position or 0) >= n:
                     raise Error("dropped", f"message {n} did not come back: its client reads, but "
                                            "does not echo; start cliente_c --echo")
         host.round_trip.record(clock() - begin)
@@ -436,14 +429,19 @@ def report(host: Host, elapsed: float, failed: int) -> None:
                       echo_errors=published - host.received if failed == 6 else 0)
     if options.json:
         return host.tell(json.dumps(record))
+
+    def in_us(figures: dict, names: str) -> str:
+        return "  ".join(f"{name.replace('_', '.')} {ns / 1000:.{int(ns < 100_000)}f}"
+                         for name, ns in ((name, figures[name]) for name in names.split())) + " us"
+
     text = ("host.py  {0} {1} messages in {elapsed_s:.3f} s, {rate_hz:.1f} a second\n"
             "  clients     {clients} attached, {dropped_clients} dropped; waited for room {stalls} "
             "times; {bytes} bytes").format("received" if options.sink else "published", count,
                                            **record)
     if spent:
-        text += "\n  publish     " + in_words(spent, "mean p50 p99")
+        text += "\n  publish     " + in_us(spent, "mean p50 p99")
     if round_trip:
-        text += "\n  round trip  " + in_words(round_trip, "p50 p90 p99 p99_9 max")
+        text += "\n  round trip  " + in_us(round_trip, "p50 p90 p99 p99_9 max")
     host.tell(text)
 
 

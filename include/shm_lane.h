@@ -15,11 +15,11 @@
 /* Where there is no futex (macOS; SHM_NO_FUTEX tests it on Linux), a sleep is a nap. */
 #if defined(__linux__) && !defined(SHM_NO_FUTEX)
 #define SHM_HAS_FUTEX 1
-#define SHM_SLEEP_NS  100000000u /* the longest sleep: then a look at the host */
 #else
 #define SHM_HAS_FUTEX 0
-#define SHM_SLEEP_NS  1000000u
 #endif
+#define SHM_SLEEP_NS 100000000u /* the longest sleep: then a look at the host */
+#define SHM_NAP_NS   1000000u   /* the longest nap */
 
 struct shm_message {
     uint64_t n;                    /* its number, from 1 */

@@ -34,8 +34,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "8-byte atomics must be plain instru
 #define SHM_SLOT_HEAD    32u   /* the payload of a slot begins here */
 #define SHM_SLOTS_MIN    2u
 #define SHM_SLOTS_MAX    65536u
-#define SHM_SCHEMA_SIZE  448u         /* bytes, with the NUL */
-#define SHM_FLAG_CRC     1u           /* header.flags: every message has a CRC-32 */
+#define SHM_SCHEMA_SIZE  448u          /* bytes, with the NUL */
+#define SHM_FLAG_CRC     1u            /* header.flags: every message has a CRC-32 */
 #define SHM_STALLED_NS   1000000000ull /* a heartbeat that stands still for so long: stalled */
 
 enum shm_state { SHM_STATE_STARTING = 0, SHM_STATE_LIVE = 1, SHM_STATE_CLOSED = 2 };
@@ -82,11 +82,11 @@ struct shm_lane_block {
 
 /* The place of a lane's one consumer. High 16 bits: an epoch, odd: held, even: left. Low 48 bits:
  * the position, messages the consumer is done with; all ones: it is just claiming. */
-#define SHM_POSITION_MASK            UINT64_C(0xffffffffffff)
-#define SHM_CLAIMING                 SHM_POSITION_MASK
-#define SHM_PLACE(epoch, position)   ((uint64_t)(epoch) << 48 | (position))
-#define SHM_EPOCH(place)             ((uint16_t)((place) >> 48))
-#define SHM_POSITION(place)          ((place) & SHM_POSITION_MASK)
+#define SHM_POSITION_MASK          UINT64_C(0xffffffffffff)
+#define SHM_CLAIMING               SHM_POSITION_MASK
+#define SHM_PLACE(epoch, position) ((uint64_t)(epoch) << 48 | (position))
+#define SHM_EPOCH(place)           ((uint16_t)((place) >> 48))
+#define SHM_POSITION(place)        ((place)&SHM_POSITION_MASK)
 
 /* Message n (from 1) lives in slot n % slot_count of its lane. */
 struct shm_slot {
@@ -140,9 +140,8 @@ _Static_assert(sizeof(struct shm_lane_block) == 3 * SHM_BLOCK, "lane");
 _Static_assert(offsetof(struct shm_slot, payload) == SHM_SLOT_HEAD, "slot");
 
 /* Byte offsets of the blocks. */
-#define SHM_STATUS_AT (4 * SHM_BLOCK)
-#define SHM_LANE_AT(index)                                                                         \
-    ((size_t)5 * SHM_BLOCK + sizeof(struct shm_lane_block) * (size_t)(index))
+#define SHM_STATUS_AT      ((size_t)4 * SHM_BLOCK)
+#define SHM_LANE_AT(index) ((size_t)5 * SHM_BLOCK + sizeof(struct shm_lane_block) * (size_t)(index))
 #define SHM_SLOTS_AT(index, slot_count, slot_stride)                                               \
     (SHM_HEADER_SIZE + (size_t)(index) * (slot_count) * (slot_stride))
 

@@ -10,8 +10,8 @@ enum shm_result {
     SHM_EMPTY = -1,  /* nothing published after the last message */
     SHM_FULL = -2,   /* the consumer has not released the slot yet */
     SHM_LAPPED = -3, /* overwritten before it was read: counted in lost, reading goes on */
-    SHM_AGAIN = -4,  /* not settled yet: a dead holder that the host is about to drop, no receiver */
-    SHM_ABSENT = -5, /* no object of this name */
+    SHM_AGAIN = -4, /* not settled yet: a dead holder that the host is about to drop, no receiver */
+    SHM_ABSENT = -5,   /* no object of this name */
     SHM_STARTING = -6, /* its host is not ready yet */
     SHM_STALLED = -7,  /* its host lives, but its heartbeat stands still */
     /* A wait ends. */
@@ -21,10 +21,10 @@ enum shm_result {
     SHM_DIED = -11,   /* the host is gone and did not close it */
     /* Failures. */
     SHM_BUSY = -12,    /* another process holds the role */
-    SHM_DROPPED = -13, /* the host took this consumer for stalled: what it holds may be overwritten */
+    SHM_DROPPED = -13, /* the host dropped this consumer: what it holds may be overwritten */
     SHM_BAD_CRC = -14, /* the message does not match its CRC-32 */
     SHM_DAMAGED = -15, /* the segment holds what no correct producer writes */
-    SHM_REFUSED = -16, /* not ours, wrong version, impossible sizes, another user's or schema, cut */
+    SHM_REFUSED = -16, /* not ours, another version, schema or user's, impossible, cut off */
     SHM_SYSTEM = -17,  /* a system call failed */
 };
 

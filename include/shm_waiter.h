@@ -10,7 +10,6 @@
 enum shm_wait_mode { SHM_WAIT_ADAPTIVE, SHM_WAIT_SPIN, SHM_WAIT_BLOCK };
 
 enum shm_wait_phase {
-    SHM_PHASE_FIRST, /* a wait begins, and has not read the clock yet */
     SHM_PHASE_LOOK,  /* looks for a little before it sleeps */
     SHM_PHASE_DOZE,  /* sleeps until one lateness before the message is expected */
     SHM_PHASE_SPIN,  /* expects it now */
@@ -20,19 +19,20 @@ enum shm_wait_phase {
 struct shm_waiter {
     struct shm_lane *lane;
     enum shm_wait_mode mode;
+    int only_cpu;  /* the only CPU that it may use; -1: there are more */
     int off_cpu;   /* the CPU that it keeps off; -1: none */
+    bool one_cpu;  /* only_cpu is the host's, too, for all it knows: spins only if told to */
     bool may_move; /* see shm_waiter_may_move */
-    bool one_cpu;  /* it may use fewer than 2 CPUs, so it does not spin unless told to */
 
     /* The wait at hand. */
-    bool slept; /* the last thing that it did was to sleep */
-    enum shm_wait_phase phase;
-    unsigned looks;
-    enum shm_result why; /* patience is for: SHM_EMPTY, SHM_LAPPED, or SHM_OK: nothing */
-    struct shm_patience patience;
+    bool slept;                /* the last thing that it did was to sleep */
+    bool lapping;              /* no message was read whole since ... */
+    struct shm_patience laps;  /* ... one was lost, this long ago */
+    uint64_t lost;             /* the lane's, as of the last lap that was noticed */
     uint64_t now_ns, until_ns; /* the last look at the clock, and the end of the phase */
     uint64_t timed_out_ns;     /* the end of the last sleep, if nothing ended it earlier */
-    uint64_t lost;             /* the lane's, as of the last lap */
+    enum shm_wait_phase phase;
+    unsigned looks;
 
     /* What is known: when the last message was published, and the gap to the next one. */
     uint64_t published_ns, due_ns, gap_ns;
@@ -50,7 +50,8 @@ void shm_waiter_init(struct shm_waiter *waiter, enum shm_wait_mode mode, struct 
 
 /* Lets a waiter that spins or adapts keep off its host's CPU, now and at each look at the host:
  * it takes that CPU out of the affinity of the calling thread, and puts back the one that it took
- * out before. A thread that may use one CPU only stays there. Linux only. */
+ * out before. Not where it may use one CPU only, nor where too many readers share the others; the
+ * affinity is then as it was. Linux only. */
 void shm_waiter_may_move(struct shm_waiter *waiter);
 
 /* Lets sleeps of the calling thread end in time, not up to 50 us later (prctl(2)). Linux only. */

@@ -276,8 +276,13 @@ static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
 
 bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 {
-    const struct timespec longest = {.tv_nsec = (long)(ns < SHM_SLEEP_NS ? ns : SHM_SLEEP_NS)};
+    /* The up lane's consumer, the host, raises wish with a plain store: its other readers nap. */
+    const bool naps = !SHM_HAS_FUTEX || lane->index == SHM_UP;
+    const uint64_t most_ns = naps ? SHM_NAP_NS : SHM_SLEEP_NS;
+    const struct timespec longest = {.tv_nsec = (long)(ns < most_ns ? ns : most_ns)};
 
+    if (naps)
+        return nanosleep(&longest, NULL) == 0;
 #if SHM_HAS_FUTEX
     struct shm_lane_block *shared = lane->shared;
     uint64_t wish = LOAD(&shared->wish, relaxed);
@@ -293,8 +298,7 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
     return head < lane->next && futex(&shared->head, FUTEX_WAIT, (uint32_t)head, &longest) != 0 &&
            errno == ETIMEDOUT;
 #else
-    (void)lane;
-    return nanosleep(&longest, NULL) == 0;
+    return false;
 #endif
 }
 

@@ -151,7 +151,7 @@ enum shm_result shm_segment_check(struct shm_segment *segment)
     memcpy(header, segment->base, sizeof *header); /* once: it may change under us */
     const bool starting = state == SHM_STATE_STARTING;
     for (size_t i = 0; i < sizeof header->magic; i++)
-        if (header->magic[i] != SHM_MAGIC[i] && !(starting && header->magic[i] == 0))
+        if (header->magic[i] != (uint8_t)SHM_MAGIC[i] && !(starting && header->magic[i] == 0))
             return REFUSE(segment, "not made by host.py (no %s at its begin); choose another name",
                           SHM_MAGIC);
     if (header->version == __builtin_bswap32(SHM_VERSION))

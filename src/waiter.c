@@ -40,6 +40,14 @@ void shm_timer_slack(void)
 #endif
 }
 
+/* @return where the host ran at its last heartbeat; -1: unknown */
+static int host_cpu(const struct shm_waiter *waiter)
+{
+    const struct shm_status *status = waiter->lane->segment->status;
+
+    return (int)atomic_load_explicit(&status->cpu, memory_order_relaxed) - 1;
+}
+
 #ifdef __linux__
 /* @return how many CPUs this thread may use, and which, both with the one that it keeps off; 0:
  * the machine has more of them than a cpu_set_t */
@@ -54,21 +62,23 @@ static int usable_cpus(const struct shm_waiter *waiter, cpu_set_t *cpus)
 #endif
 
 /* A scheduler that saves energy puts two processes that mostly sleep on one CPU, where the spin of
- * one and the work of the other delay each other. */
+ * one and the work of the other delay each other. But where one spin in 64 loses its CPU all the
+ * same, many readers share what the host leaves, and need that CPU, too. */
 static void keep_off_host(struct shm_waiter *waiter)
 {
 #ifdef __linux__
-    const struct shm_status *status = waiter->lane->segment->status;
-    const uint32_t cpu = atomic_load_explicit(&status->cpu, memory_order_relaxed);
-    const int host = cpu <= CPU_SETSIZE ? (int)cpu - 1 : -1;
+    const bool crowded = 64 * waiter->displaced > waiter->found_spinning;
+    const int host = host_cpu(waiter), off = waiter->off_cpu;
     cpu_set_t cpus;
 
-    if (!waiter->may_move || host < 0 || host == waiter->off_cpu || sched_getcpu() != host ||
+    if (!waiter->may_move ||
+        (crowded ? off < 0 : host < 0 || host == off || sched_getcpu() != host) ||
         usable_cpus(waiter, &cpus) < 2)
         return;
-    CPU_CLR((unsigned)host, &cpus);
+    if (!crowded)
+        CPU_CLR((unsigned)host, &cpus);
     if (sched_setaffinity(0, sizeof cpus, &cpus) == 0)
-        waiter->off_cpu = host;
+        waiter->off_cpu = crowded ? -1 : host;
 #else
     (void)waiter;
 #endif
@@ -83,15 +93,15 @@ void shm_waiter_init(struct shm_waiter *waiter, enum shm_wait_mode mode, struct 
                                   .lateness_ns = LATENESS_BEGIN_NS,
                                   .lost = lane->lost};
 #ifdef __linux__
-    waiter->one_cpu = usable_cpus(waiter, &(cpu_set_t){{0}}) == 1;
+    waiter->only_cpu = usable_cpus(waiter, &(cpu_set_t){{0}}) == 1 ? sched_getcpu() : -1;
 #else
-    waiter->one_cpu = sysconf(_SC_NPROCESSORS_ONLN) < 2;
+    waiter->only_cpu = sysconf(_SC_NPROCESSORS_ONLN) < 2 ? 0 : -1;
 #endif
 }
 
 void shm_waiter_may_move(struct shm_waiter *waiter)
 {
-    waiter->may_move = waiter->mode != SHM_WAIT_BLOCK && !waiter->one_cpu;
+    waiter->may_move = waiter->mode != SHM_WAIT_BLOCK && waiter->only_cpu < 0;
     keep_off_host(waiter);
 }
 
@@ -135,27 +145,28 @@ static void enter(struct shm_waiter *waiter, enum shm_wait_phase phase, uint64_t
     waiter->until_ns = until_ns;
 }
 
-/* How to wait for the next message, now that the clock was read. */
+/* How to wait for the next message. */
 static void plan(struct shm_waiter *waiter)
 {
     const uint64_t expected_ns = waiter->published_ns + waiter->gap_ns;
-    const uint64_t now_ns = waiter->now_ns, lateness_ns = waiter->lateness_ns;
+    const uint64_t lateness_ns = waiter->lateness_ns;
+    const int host = host_cpu(waiter), only = waiter->only_cpu;
 
-    if (waiter->mode == SHM_WAIT_SPIN) {
-        if (waiter->blocked > 0) { /* displaced: sleeps once, so that another can run */
-            nap(NAP_NS);
-            waiter->blocked = 0;
-            waiter->now_ns = shm_clock_now_ns();
-        }
-        enter(waiter, SHM_PHASE_SPIN, UINT64_MAX);
-    } else if (waiter->mode == SHM_WAIT_BLOCK || waiter->one_cpu || waiter->blocked > 0 ||
-               now_ns >= expected_ns + lateness_ns) {
-        enter(waiter, SHM_PHASE_LOOK, now_ns + LOOK_NS);
-    } else if (now_ns + 2 * lateness_ns < expected_ns) {
-        enter(waiter, SHM_PHASE_DOZE, expected_ns - lateness_ns);
-    } else {
-        enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
+    waiter->one_cpu = only >= 0 && (host < 0 || host == only);
+    if (waiter->mode == SHM_WAIT_SPIN && waiter->blocked > 0) {
+        nap(NAP_NS); /* displaced: once, so that another can run */
+        waiter->blocked = 0;
     }
+    const uint64_t now_ns = waiter->now_ns = shm_clock_now_ns();
+    if (waiter->mode == SHM_WAIT_SPIN)
+        enter(waiter, SHM_PHASE_SPIN, UINT64_MAX);
+    else if (waiter->mode == SHM_WAIT_BLOCK || waiter->one_cpu || waiter->blocked > 0 ||
+             now_ns >= expected_ns + lateness_ns)
+        enter(waiter, SHM_PHASE_LOOK, now_ns + LOOK_NS);
+    else if (now_ns + 2 * lateness_ns < expected_ns)
+        enter(waiter, SHM_PHASE_DOZE, expected_ns - lateness_ns);
+    else
+        enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
 }
 
 /* Has a spin lost its CPU since the last look at the clock? Then others need it. */
@@ -188,16 +199,14 @@ static void advance(struct shm_waiter *waiter)
 
 /* Passes a little time: that of a look, or of a sleep.
  * @return true when it has looked at the clock, at now_ns */
-static bool pass(struct shm_waiter *waiter, uint64_t timeout_ns)
+static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout_ns)
 {
-    const uint64_t waited_ns = waiter->patience.spent_ns;
-
     waiter->slept = waiter->phase == SHM_PHASE_DOZE || waiter->phase == SHM_PHASE_SLEEP;
     if (waiter->slept) {
         const uint64_t longest_ns = SHM_HAS_FUTEX ? SHM_SLEEP_NS : nap_after(waited_ns);
         const uint64_t left_ns = least(waiter->until_ns - waiter->now_ns, timeout_ns - waited_ns);
         const uint64_t ns = least(longest_ns, left_ns);
-        const bool whole = shm_lane_sleep(waiter->lane, ns) && SHM_HAS_FUTEX;
+        const bool whole = shm_lane_sleep(waiter->lane, ns);
         /* Not now: a process that gets its CPU back late has missed no wake-up. */
         waiter->timed_out_ns = whole ? waiter->now_ns + ns : 0;
     } else {
@@ -212,7 +221,6 @@ static bool pass(struct shm_waiter *waiter, uint64_t timeout_ns)
         plan(waiter);
     else if (now_ns >= waiter->until_ns)
         advance(waiter);
-    keep_off_host(waiter);
     return true;
 }
 
@@ -253,23 +261,15 @@ static enum shm_result attend(struct shm_lane *lane, uint64_t now_ns, bool timed
     return shm_lane_dropped(lane) ? SHM_DROPPED : timed_out ? SHM_TIMEOUT : SHM_OK;
 }
 
-/* @return for how long it has waited because of this: SHM_EMPTY or SHM_LAPPED */
-static uint64_t waited_for(struct shm_waiter *waiter, enum shm_result why)
-{
-    if (waiter->why != why)
-        waiter->patience = (struct shm_patience){0, waiter->now_ns};
-    waiter->why = why;
-    return shm_patience_spent(&waiter->patience, waiter->now_ns);
-}
-
 enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
                             struct shm_message *message)
 {
     struct shm_lane *lane = waiter->lane;
     bool waits = false, lapped = lane->lost != waiter->lost; /* the last one, while it was used */
+    struct shm_patience waited = {0, 0};
     enum shm_result end = SHM_OK;
 
-    waiter->why = lapped ? waiter->why : SHM_OK;
+    waiter->lapping = waiter->lapping && lapped;
     for (;; lapped = false) {
         const enum shm_result result = lapped         ? SHM_LAPPED
                                        : lane->newest ? shm_lane_newest(lane, message)
@@ -280,21 +280,30 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
             return SHM_OK;
         }
         if (result == SHM_LAPPED) { /* goes on with what is there */
-            waiter->lost = lane->lost;
-            waiter->now_ns = shm_clock_now_ns();
-            if (waited_for(waiter, SHM_LAPPED) > timeout_ns)
+            const uint64_t now_ns = shm_clock_now_ns();
+            if (!waiter->lapping)
+                waiter->laps = (struct shm_patience){0, now_ns};
+            if (shm_patience_spent(&waiter->laps, now_ns) > timeout_ns)
                 return SHM_LAPPED;
+            waiter->lapping = true;
+            waiter->lost = lane->lost;
+            waits = false;
             continue;
         }
         if (result != SHM_EMPTY && result != SHM_AGAIN) /* or zeros in place of lost pages? */
             return attend(lane, shm_clock_now_ns(), false) == SHM_REFUSED ? SHM_REFUSED : result;
         if (end != SHM_OK) /* not at once: what was published before the end counts */
             return end == SHM_TIMEOUT && result == SHM_AGAIN ? SHM_DAMAGED : end;
-        if (!waits)
-            enter(waiter, SHM_PHASE_FIRST, 0);
+        if (!waits) {
+            plan(waiter);
+            waited = (struct shm_patience){0, waiter->now_ns};
+        } else if (!pass(waiter, waited.spent_ns, timeout_ns)) {
+            continue;
+        }
         waits = true;
-        if (pass(waiter, timeout_ns))
-            end = attend(lane, waiter->now_ns, waited_for(waiter, SHM_EMPTY) >= timeout_ns);
+        const bool timed_out = shm_patience_spent(&waited, waiter->now_ns) >= timeout_ns;
+        end = attend(lane, waiter->now_ns, timed_out);
+        keep_off_host(waiter);
     }
 }
 

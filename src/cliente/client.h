@@ -95,9 +95,12 @@ void transfer_close(struct client *c);
 /* The run is sure to begin, with this segment: makes room for its payloads, empties --output. */
 enum shm_result transfer_begin(struct client *c);
 
-/* Uses one message, where it lies: checks it, echoes it, writes it to --output.
- * @return SHM_OK: it may be released, and counts; or what shm_lane_confirm or a wait returned */
+/* Uses one message, where it lies: checks it, echoes it, copies it for --output.
+ * @return SHM_OK or SHM_BAD_CRC: it is to be released; or why it does not count */
 enum shm_result transfer_use(struct client *c, const struct shm_message *message);
+
+/* Writes it to --output, from the copy. */
+enum shm_result transfer_write(struct client *c, const struct shm_message *message);
 
 /* --source: sends all of it on the up lane, and waits until the host has taken it. */
 enum shm_result transfer_send(struct client *c);

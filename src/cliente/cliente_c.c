@@ -1,8 +1,8 @@
 /*
  * cliente_c - attaches to a segment, reads it (or writes to it), prints timing.
  *
- * A message's way: shm_receive -> use it where it lies -> shm_lane_confirm -> write it on ->
- * shm_lane_release -> record its age. The rest is what to do when it ends.
+ * A message's way: shm_receive -> use it where it lies -> shm_lane_confirm -> shm_lane_release ->
+ * record its age -> write it on. The rest is what to do when it ends.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -141,8 +141,9 @@ static enum shm_result take_role(struct client *c)
                           o->echo ? "--echo" : "--sink FILE");
     if (result == SHM_TIMEOUT)
         return client_say(c, EXIT_NO_HOST,
-                          "the client before this one died, and the host has not "
-                          "dropped it; is it stalled?");
+                          "the client before this one died, and the host has not dropped it for "
+                          "%g s; is it stalled?",
+                          1e-9 * (double)o->timeout_ns);
     if (result == SHM_OK && c->role == SHM_BUSY && c->other != 0)
         return client_say(c, EXIT_REFUSED,
                           "refused: client pid %" PRIu32 " is the one consumer already; end it, or "
@@ -188,10 +189,14 @@ static enum shm_result receive(struct client *c)
         result = transfer_use(c, &message);
         if (result == SHM_LAPPED) /* shm_receive ends it when that goes on for too long */
             continue;
-        if (result != SHM_OK)
+        if (result != SHM_OK && result != SHM_BAD_CRC)
             return result;
         shm_lane_release(&c->down, &message);
         record(c, &message);
+        if (c->options.output && result == SHM_OK)
+            result = transfer_write(c, &message);
+        if (result != SHM_OK && result != SHM_BAD_CRC)
+            return result;
         if (c->figures.messages == c->options.count)
             return SHM_OK;
     }
@@ -218,8 +223,8 @@ static enum shm_result serve(struct client *c)
     if (((result == SHM_TIMEOUT || result == SHM_ABSENT) && host != SHM_OK) ||
         (host == SHM_REFUSED && result != SHM_OK && result != SHM_STOPPED))
         result = host;
-    shm_lane_leave(&c->up); /* before anything is printed: a host may be waiting for us */
-    shm_lane_leave(&c->down);
+    shm_lane_leave(&c->down); /* before anything is printed: a host may be waiting for us */
+    shm_lane_leave(&c->up);
     f->lost += c->down.lost;
     f->skipped += c->down.skipped;
     f->retries += c->down.retries;

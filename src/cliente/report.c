@@ -53,7 +53,7 @@ void report_attached(struct client *c)
 
     fprintf(c->text, "attached       %s: %u slots of %u B%s, host pid " N "\n", c->segment.name,
             header->slot_count, header->payload_capacity,
-            header->flags & SHM_FLAG_CRC ? " with CRC" : "", header->host_pid);
+            header->flags & SHM_FLAG_CRC ? " + CRC" : "", header->host_pid);
     fflush(c->text);
     if (isatty(fileno(c->text)) && term != NULL && strcmp(term, "dumb") != 0)
         c->next_live_ns = shm_clock_now_ns() + 500000000u;
@@ -142,20 +142,23 @@ static void print_folded(FILE *out, const char *label, const char *text)
     }
 }
 
-/* What a person expects is "about 1 us". @return why it took longer, or NULL */
+/* What a person expects is "about 1 us". @return why it took longer; or "" */
 static const char *why_slow(const struct client *c, uint64_t ready)
 {
     const struct shm_waiter *w = &c->waiter;
-    const uint64_t messages = c->figures.messages;
+    const uint64_t half = c->figures.messages / 2;
 
-    return histogram_percentile(&c->figures.seen, 0.5) <= ABOUT_US ? NULL
-           : w->mode == SHM_WAIT_BLOCK ? "it slept until each message woke it (--wait block)"
-           : w->one_cpu                ? "it may use one CPU only, and its host needs that, too"
-           : ready > messages / 2      ? "it fell behind: too many messages for the CPU that it got"
-           : w->displaced > messages / 64 ? "other programs took its CPU while it spun"
-           : w->found_sleeping > messages / 2
-               ? "most messages came when it did not expect them, and woke it"
-               : "its host ran on the same CPU, or this machine is slow";
+    if (histogram_percentile(&c->figures.seen, 0.5) <= ABOUT_US)
+        return "";
+    if (w->mode == SHM_WAIT_BLOCK)
+        return "it slept until each message woke it (--wait block)";
+    if (w->one_cpu)
+        return "it may use one CPU only, and its host needs that, too";
+    if (ready > half)
+        return "it fell behind: too many messages for the CPU that it got";
+    if (w->found_spinning < half)
+        return "other programs had the CPUs, or the messages came off schedule";
+    return "its host ran on the same CPU, or this machine is slow";
 }
 
 static void print_counts(FILE *out, const struct client *c, const struct derived *d)
@@ -170,27 +173,27 @@ static void print_counts(FILE *out, const struct client *c, const struct derived
         fprintf(out, ", skipped " N, f->skipped);
     if (f->crc_errors + f->verify_errors > 0)
         fprintf(out, "; wrong CRC " N ", wrong bytes " N, f->crc_errors, f->verify_errors);
-    fprintf(out, "\nwaited         %s: spinning for " N ", asleep for " N ", not at all for " N,
+    fprintf(out, "\nwaited         %s: " N " times spinning, " N " asleep, " N " not at all",
             wait_mode_names[w->mode], w->found_spinning, w->found_sleeping, d->ready);
     fprintf(out, "\ncpu            %.1f %% of a core; host %s\n", d->cpu_percent,
             host_states[-c->segment.host]);
 }
 
-static void print_latency(FILE *out, const struct client *c, const char *why)
+static void print_latency(FILE *out, const struct client *c)
 {
-    if (why != NULL)
-        fprintf(out, "why not 1 us   %s\n", why);
-    fprintf(out, "\nlatency        ");
+    const struct histogram *const rows[] = {&c->figures.seen, &c->figures.due};
+    static const char *const labels[] = {"publish -> seen", "due -> seen"};
+
+    fprintf(out, "\n%-*s", INDENT, "latency");
     for (size_t i = 0; i < POINTS; i++)
         fprintf(out, " %9s", points[i].name);
-    fprintf(out, "\npublish -> seen");
-    for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", duration(histogram_percentile(&c->figures.seen, points[i].part)).text);
-    fprintf(out, "\ndue -> seen    ");
-    for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", duration(histogram_percentile(&c->figures.due, points[i].part)).text);
+    for (size_t row = 0; row < 2; row++) {
+        fprintf(out, "\n%-*s", INDENT, labels[row]);
+        for (size_t i = 0; i < POINTS; i++)
+            fprintf(out, " %9s", duration(histogram_percentile(rows[row], points[i].part)).text);
+    }
     fputc('\n', out);
-    print_bars(out, &c->figures.seen);
+    print_bars(out, rows[0]);
 }
 
 static void print_text(FILE *out, const struct client *c, const struct derived *d)
@@ -205,8 +208,10 @@ static void print_text(FILE *out, const struct client *c, const struct derived *
     if (received && c->figures.foreign_clock)
         print_folded(out, "no latency",
                      "a time stamp was over a second away from our clock (time namespaces?)");
-    else if (received)
-        print_latency(out, c, why_slow(c, d->ready));
+    else if (received) {
+        print_folded(out, "why not 1 us", why_slow(c, d->ready));
+        print_latency(out, c);
+    }
 }
 
 /* ---- JSON ---- */
@@ -223,16 +228,15 @@ static void json_numbers(const char *keys, const double *values)
 
 static void json_latency(const char *key, const struct histogram *histogram, bool known)
 {
-    double values[POINTS + 1];
+    double values[POINTS + 1] = {[POINTS] = histogram->sum_ns / (double)histogram->count};
 
     for (size_t i = 0; i < POINTS; i++)
         values[i] = (double)histogram_percentile(histogram, points[i].part);
-    values[POINTS] = histogram->sum_ns / (double)histogram->count;
     known = known && histogram->count > 0;
-    printf(", \"%s\": %s", key, known ? "{" : "null");
+    printf(known ? ", \"%s\": {" : ", \"%s\": null", key);
     if (known)
         json_numbers("min p50 p90 p99 p99_9 max mean", values);
-    printf("%s", known ? "}" : "");
+    printf(known ? "}" : "");
 }
 
 /* cost_ns: one call, the cheapest of some rounds: every figure contains it. */

@@ -59,14 +59,14 @@ static bool parse_field(struct schema *schema, const char **from)
     struct schema_field field = {.count = 1, .at = schema->size};
     char *to = (char *)*from + name;
 
-    if (*to++ != ':' || digits > 0 || *to == '0')
+    if (*to++ != ':' || digits > 0 || *to == '0' || strspn(to, DIGITS) > 10)
         return false;
-    if (strspn(to, DIGITS) > 10) /* not even a uint32_t has so many */
-        return false;
-    const uint64_t count = strspn(to, DIGITS) > 0 ? strtoull(to, &to, 10) : 1;
+    const bool counted = strspn(to, DIGITS) > 0;
+    const uint64_t count = counted ? strtoull(to, &to, 10) : 1;
     field.type = *to;
     field.item = size_of_type(*to++);
-    if (field.item == 0 || count > (UINT32_MAX - schema->size) / field.item)
+    if (field.item == 0 || (counted && count == 1) ||
+        count > (UINT32_MAX - schema->size) / field.item)
         return false;
     field.count = (uint32_t)count;
     memcpy(field.name, *from, name);

@@ -98,7 +98,7 @@ static enum shm_result write_all(struct client *c, const char *from, size_t leng
     return SHM_OK;
 }
 
-static enum shm_result write_message(struct client *c, const struct shm_message *message)
+enum shm_result transfer_write(struct client *c, const struct shm_message *message)
 {
     struct text *line = &c->transfer.line;
 
@@ -121,7 +121,11 @@ static void describe_first(struct client *c, const struct shm_message *message)
     schema_fields(&text, &c->schema, c->transfer.stage, message->length);
     for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
         text_add(&text, " %02x", c->transfer.stage[i]);
-    strcat(c->first, text.cut ? " ..." : "");
+    if (text.cut) {
+        text.cut = false;
+        text.room = sizeof c->first;
+        text_add(&text, " ...");
+    }
 }
 
 static bool writable(void *context)
@@ -155,8 +159,7 @@ enum shm_result transfer_use(struct client *c, const struct shm_message *message
     c->figures.verify_errors += !verified;
     if (answer != NULL) /* before the release: the host takes a released message for answered */
         shm_lane_commit(&c->up, message->length, 0);
-    /* Before the release, too: released means delivered. */
-    return o->output && result == SHM_OK ? write_message(c, message) : SHM_OK;
+    return result;
 }
 
 /* ---- --source ---- */

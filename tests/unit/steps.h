@@ -1,18 +1,25 @@
 /*
- * steps.h - src/lane.c with a hook before each of its atomic operations: one thread plays every
- * side, stops one of them between any two of its steps, and lets the others act there.
+ * steps.h - src/lane.c with a hook before each of its atomic operations, and before each call of
+ * the kernel: one thread plays every side, stops one of them between any two of its steps, and lets
+ * the others act there.
  *
- * That forces every order of the steps. What a machine that reorders memory may show on top of
- * them is for tests/model.
+ * That forces every order of the steps. The orders that a machine adds by reordering memory are for
+ * tests/model.
  */
 #ifndef STEPS_H
 #define STEPS_H
+#define _GNU_SOURCE
 
 #include <setjmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 
 static struct {
     int left; /* steps until the action comes; 0: none is due */
@@ -45,7 +52,7 @@ static inline bool step_came(void)
     return came;
 }
 
-/* The action of one who is killed there. */
+/* The action of a process that is killed there. */
 static inline void step_death(void)
 {
     longjmp(steps.grave, 1);
@@ -57,21 +64,23 @@ static inline bool step_swap(_Atomic uint64_t *at, uint64_t *expected, uint64_t 
     return atomic_compare_exchange_strong(at, expected, desired);
 }
 
+/* In place of the futex call; the test defines it. */
+long step_futex(long number, uint32_t *low_half, int operation, uint32_t value, const void *longest,
+                void *none, int zero);
+
 /* The plain use of an _Atomic object is sequentially consistent, and this is one thread. */
 #undef atomic_load_explicit
 #undef atomic_store_explicit
 #undef atomic_fetch_add_explicit
-#undef atomic_compare_exchange_strong_explicit
 #undef atomic_compare_exchange_weak_explicit
 #undef atomic_thread_fence
 #define atomic_load_explicit(at, order)             (step(at), *(at))
 #define atomic_store_explicit(at, value, order)     (step(at), (void)(*(at) = (value)))
 #define atomic_fetch_add_explicit(at, value, order) (step(at), (void)(*(at) += (value)))
-#define atomic_compare_exchange_strong_explicit(at, expected, desired, success, failure)           \
-    step_swap(at, expected, desired)
 #define atomic_compare_exchange_weak_explicit(at, expected, desired, success, failure)             \
     step_swap(at, expected, desired)
 #define atomic_thread_fence(order) step(NULL)
+#define syscall                    step_futex
 
 #include "../../src/lane.c"
 

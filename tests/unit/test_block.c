@@ -5,6 +5,7 @@
  * proved nothing: so the producer goes on until that is so, however this machine schedules them.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -13,11 +14,10 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "latency.h"
+#include "shm_waiter.h"
 #include "unit.h"
-#include "waiter.h"
 
-enum { SLOTS = 64, STRIDE = 128, TOTAL = 1024 + 2 * SLOTS * STRIDE, SLEEPERS = 3 };
+enum { SLOTS = 64, STRIDE = 128, TOTAL = SHM_HEADER_SIZE + 2 * SLOTS * STRIDE, SLEEPERS = 3 };
 
 #define LAST (UINT64_C(1) << 63) /* in the payload: no further message comes */
 
@@ -26,10 +26,39 @@ struct result {
     _Atomic uint64_t slept, awake; /* messages found after a sleep, and without one */
 };
 
-static const struct shm_header header = {
-    .slot_count = SLOTS, .slot_stride = STRIDE, .payload_capacity = 8};
-static struct lane lane;       /* as opened; each process has its own */
+static char name[32];
+static struct shm_segment segment; /* each process attaches to it, and opens its own lane */
+static struct shm_lane lane;
 static struct result *results; /* shared */
+
+/* A segment that this process is the host of. */
+static void create(struct shm_roles *roles)
+{
+    const struct shm_header header = {.magic = SHM_MAGIC,
+                                      .version = SHM_VERSION,
+                                      .header_size = SHM_HEADER_SIZE,
+                                      .total_size = TOTAL,
+                                      .slot_count = SLOTS,
+                                      .slot_stride = STRIDE,
+                                      .payload_capacity = 8,
+                                      .session = 1,
+                                      .host_pid = (uint64_t)getpid()};
+
+    snprintf(name, sizeof name, "/shmprueba-block-%d", (int)getpid());
+    int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR, 0600);
+    CHECK(fd >= 0 && ftruncate(fd, TOTAL) == 0 && shm_roles_open(roles, name, &fd) == SHM_OK);
+    CHECK(shm_role_take(roles, SHM_ROLE_HOST) == SHM_OK);
+    unsigned char *base = mmap(NULL, TOTAL, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(base != MAP_FAILED);
+    memcpy(base, &header, sizeof header);
+    atomic_store(&((struct shm_status *)(void *)(base + SHM_STATUS_AT))->state, SHM_STATE_LIVE);
+}
+
+static bool attach(void)
+{
+    return shm_segment_attach(&segment, name, "", 0) == SHM_OK &&
+           shm_lane_open(&lane, &segment, SHM_DOWN) == SHM_OK;
+}
 
 static bool proved(uint64_t count)
 {
@@ -46,14 +75,14 @@ static void produce(uint64_t count)
 
     for (bool last = false; !last;) {
         unsigned char *payload;
-        if (lane_reserve(&lane, &payload) != LANE_OK) {
+        if (shm_lane_reserve(&lane, &payload) != SHM_OK) {
             sched_yield();
             continue;
         }
         last = lane.next >= count && proved(count);
         const uint64_t n = lane.next | (last ? LAST : 0);
         memcpy(payload, &n, sizeof n);
-        lane_commit(&lane, sizeof n, 0, 0);
+        shm_lane_commit(&lane, sizeof n, 0);
         state ^= state << 13; /* xorshift64 */
         state ^= state >> 7;
         state ^= state << 17;
@@ -68,37 +97,35 @@ static void produce(uint64_t count)
 /* Reads up to the last message; does not return. */
 static void sleeper(bool lossless, struct result *result)
 {
-    struct waiter waiter;
-    struct lane_message message;
+    struct shm_waiter waiter;
+    struct shm_message message;
     uint32_t other;
     uint64_t n = 0;
 
-    waiter_init(&waiter, WAIT_BLOCK, lane.shared, false);
-    if ((lossless ? lane_claim(&lane, (uint32_t)getpid(), &other) : lane_attach(&lane)) != LANE_OK)
+    if (!attach() ||
+        (lossless ? shm_lane_claim(&lane, NULL, &other) : shm_lane_attach(&lane)) != SHM_OK)
         _exit(1);
+    shm_waiter_init(&waiter, SHM_WAIT_BLOCK, &lane);
     while (!(n & LAST)) {
-        enum lane_result got = lane_next(&lane, &message);
-        if (got == LANE_OK) {
+        enum shm_result got = shm_receive(&waiter, UINT64_MAX, &message);
+        if (got == SHM_OK) {
             memcpy(&n, message.payload, sizeof n);
-            got = lane_confirm(&lane, &message);
+            got = shm_lane_confirm(&lane, &message);
         }
-        if (got == LANE_OK) {
-            waiter_found(&waiter, &message, clock_now_ns());
-            if ((n & ~LAST) != message.n || lane_release(&lane, &message) != LANE_OK)
-                _exit(2);
-            result->read++;
-            result->slept = waiter.found_sleeping;
-            result->awake = result->read - waiter.found_sleeping;
+        if (got == SHM_LAPPED) {
+            n = 0;
             continue;
         }
-        if (got != LANE_EMPTY && got != LANE_PENDING && got != LANE_LAPPED)
-            _exit(3);
-        waiter_begin(&waiter);
-        while (!lane_readable(&lane))
-            waiter_pause(&waiter, lane.next);
+        if (got != SHM_OK || (n & ~LAST) != message.n)
+            _exit(2);
+        shm_lane_release(&lane, &message);
+        result->read++;
+        result->slept = waiter.found_sleeping;
+        result->awake = result->read - waiter.found_sleeping;
     }
     result->lost = lane.lost;
     result->missed = waiter.missed_wakeups;
+    shm_lane_leave(&lane);
     _exit(0);
 }
 
@@ -145,18 +172,18 @@ int main(int argc, char **argv)
     pid_t children[SLEEPERS + 1];
     unsigned killed = 0;
     int status, left = SLEEPERS + 1;
-    void *area = mmap(NULL, TOTAL, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct shm_roles roles;
 
     results = mmap(NULL, (SLEEPERS + 1) * sizeof *results, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (!WAITER_HAS_FUTEX) {
+    if (!SHM_HAS_FUTEX) {
         puts("no futex on this system");
         return 77;
     }
     unit_begin();
     alarm(900);
-    CHECK(area != MAP_FAILED && results != MAP_FAILED);
-    CHECK(lane_open(&lane, area, &header, SHM_DOWN) == LANE_OK);
+    create(&roles);
+    CHECK(results != MAP_FAILED && attach());
     for (int i = 0; i < SLEEPERS; i++)
         children[i] = start(i == 0, &results[i]);
     const pid_t victim = start(false, &results[SLEEPERS]);
@@ -184,7 +211,7 @@ int main(int argc, char **argv)
             killed++;
         }
     }
-    const uint64_t published = lane.shared->head;
+    const uint64_t published = atomic_load(&lane.shared->head);
     CHECK(published >= count && proved(count));
     for (const struct result *r = results; r < results + SLEEPERS; r++) {
         printf("%s: %llu read, %llu lost, %llu slept for, %llu missed wake-ups\n",
@@ -193,6 +220,8 @@ int main(int argc, char **argv)
                (unsigned long long)r->missed);
         CHECK(r->missed == 0 && r->read + r->lost == published && (r != results || r->lost == 0));
     }
+    shm_segment_detach(&segment);
+    CHECK(shm_unlink(name) == 0);
     printf("%u others killed in their sleep\n", killed + 1);
     CHECK(killed > 0);
     return unit_end();

@@ -1,7 +1,7 @@
 """Two machines with a broker between them, on one: the README's two lines with a real mosquitto."""
 import json
 import os
-import re
+import shlex
 import shutil
 import signal
 import socket
@@ -9,8 +9,8 @@ import subprocess
 import time
 import unittest
 
-from readme import block
-from support import CLIENT, HOST, PairTest, require
+from programs import PairTest, marked, require
+from support import CLIENT, HOST
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"  # where Debian has the broker
 
@@ -26,7 +26,7 @@ class Machines(PairTest):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.lines = block("console").splitlines()
+        self.lines = marked("machines").splitlines()
 
     def broker(self) -> subprocess.Popen:
         conf = self.file("conf", f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
@@ -50,17 +50,23 @@ class Machines(PairTest):
         for old, new in (("-h BROKER", f"-h 127.0.0.1 -p {self.port}"), *changes):
             self.assertIn(old, line)
             line = line.replace(old, new)
-        return self.start(["bash", "-c", f"{line}; echo ${{PIPESTATUS[*]}}"], env={"PATH": PATH})
+        return self.start(["bash", "-c", line + "; echo ${PIPESTATUS[*]}"], env={"PATH": PATH})
+
+    @staticmethod
+    def quoted(words: list) -> str:
+        """A path may have a space."""
+        return " ".join(map(shlex.quote, words))
 
     def here(self, qos: int = 1) -> subprocess.Popen:
         """The sending machine's line; what the client wrote is in `sent`, too."""
-        return self.shell(self.lines[0], ("./build/cliente_c", " ".join(CLIENT)),
+        return self.shell(self.lines[0], ("./build/cliente_c", self.quoted(CLIENT)),
                           ("-q 1", f"-q {qos}"),
-                          ("ndjson |", f"ndjson {self.name} | tee {self.path('sent')} |"))
+                          ("ndjson |", f"ndjson {self.name} | "
+                           f"tee {shlex.quote(self.path('sent'))} |"))
 
     def far_side(self, qos: int = 1) -> None:
         """The receiving machine: its line, and a client whose output is `got`."""
-        self.sub = self.shell(self.lines[1], ("python3 host.py", " ".join(HOST)),
+        self.sub = self.shell(self.lines[1], ("python3 host.py", self.quoted(HOST)),
                               ("-q 1", f"-q {qos}"),
                               ("--input -", "--input - --quiet --stall-timeout 60 "
                                f"--name {self.there}"))
@@ -161,7 +167,7 @@ class Machines(PairTest):
         self.wait_live()
         line = self.lines[0]
         for number in (1, 2):
-            here = self.shell(line, ("./build/cliente_c", " ".join(CLIENT)),
+            here = self.shell(line, ("./build/cliente_c", self.quoted(CLIENT)),
                               ("ndjson |", f"ndjson {self.name} |"))
             self.wait_attached(number)
             at = self.until(lambda: self.position() > 0 and self.position(), "it reads")

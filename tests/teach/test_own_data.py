@@ -1,180 +1,225 @@
-"""The README's recipes: another struct from Python to C, and a Python that receives."""
-import ctypes
-import importlib.util
+"""A struct of one's own in each direction: the programs of this folder, as a user runs them."""
 import json
 import os
 import re
-import shutil
-import struct
-import subprocess
 import sys
 import unittest
 
-from readme import ROOT, block
-from support import CLIENT, HOST, PairTest, require
+from programs import (DRIVER, HOST, READER, SRC, TEACH, TRADE, TeachTest, numpy_python, read,
+                      shares)
+from support import DOWN, UP
 
-BUILD = os.environ.get("BUILD_DIR", os.path.join(ROOT, "build"))
-DRIVER = os.path.join(BUILD, "tests", "teach_driver")
-
-
-def trade(n: int) -> dict:
-    return {"index": n, "time_s": n * 0.001, "symbol": "ACME", "price": 100 + n % 64 / 4,
-            "size": n % 512, "side": "BS"[n % 2]}
+# One side's struct is changed, and so its schema: the other side must notice.
+OTHER_STRUCT = ('("size", ctypes.c_uint32)', '("size", ctypes.c_int64)')
+OTHER = "number:Q symbol:8s price:d size:q"
 
 
-class OwnData(PairTest):
-    """The diff in the README makes the pair carry trades."""
+class PythonSends(TeachTest):
+    """publish.py, and its readers in C and in Python."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.tree = self.path("tree")
-        os.mkdir(self.tree)
-        for name in ("host.py", "CMakeLists.txt"):
-            shutil.copy(os.path.join(ROOT, name), self.tree)
-        for name in ("src", "include"):
-            shutil.copytree(os.path.join(ROOT, name), os.path.join(self.tree, name))
-        os.mkdir(os.path.join(self.tree, "tests"))  # the client needs none of them
-        self.file("tree/tests/CMakeLists.txt", b"")
-        change = self.file("trade.diff", block("diff").encode())
-        require(shutil.which("patch") or shutil.which("git"), "neither patch nor git")
-        self.run_all(["patch", "-p1", "-i", change] if shutil.which("patch") else
-                     ["git", "apply", "--unidiff-zero", change])
+    def finish_reader(self, reader, code: int) -> tuple:
+        """Its trades, the sum of their shares, how many were lost, and why it ended."""
+        out, err = self.finish(reader, code)
+        self.assertEqual(err, "")
+        *figures, end = re.fullmatch(r"(\d+) trades, (\d+) shares, (\d+) lost; (.*)\n",
+                                     out).groups()
+        return [int(figure) for figure in figures] + [end]
 
-    def run_all(self, *commands) -> None:
-        for command in commands:
-            self.finish(self.start(list(command), cwd=self.tree))
+    def test_c_receives(self) -> None:
+        """Every trade after it attached, to the last one: 0 once the host has closed."""
+        publisher, before = self.publisher(), self.head()
+        reader = self.program(READER)
+        self.wait_attached()
+        seen = self.head()
+        self.until(lambda: self.head() > seen + 300, "300 more trades")
+        with open(f"/dev/shm/{self.name}", "rb") as segment:
+            self.interrupt(publisher)
+            segment.seek(DOWN)
+            last = int.from_bytes(segment.read(8), sys.byteorder)
+        count, sum_of_sizes, lost, end = self.finish_reader(reader, 0)
+        self.assertEqual(end, "its host has ended")
+        if last - before <= 1024:  # the ring held them all
+            self.assertEqual(lost, 0)
+        self.assertGreaterEqual(count + lost, 300)
+        if not lost:
+            self.assertEqual(sum_of_sizes, shares(last - count + 1, last))
 
-    def build(self, *options: str) -> None:
-        self.run_all(["cmake", "-S", ".", "-B", "build", "-DSHMPRUEBA_WERROR=ON", *options],
-                     ["cmake", "--build", "build", "--target", "cliente_c"])
+    def test_the_host_is_killed(self) -> None:
+        publisher = self.publisher()
+        reader, python_reader = self.program(READER), self.script("reader.py")
+        self.wait_attached()
+        self.assertIn("a second", python_reader.stdout.readline())  # it has attached, too
+        publisher.kill()
+        self.assertEqual(self.finish_reader(reader, 4)[-1], "its host died")
+        self.one_line(self.finish(python_reader, 1)[1], "reader.py: its host died")
 
-    def trades(self, host_options, client_options):
-        """What the changed client printed of the changed host."""
-        process = self.start([HOST[0], "host.py", "--name", self.name, "--wait-client", "--quiet",
-                              *host_options, "--", "build/cliente_c", *client_options, self.name],
-                             cwd=self.tree)
-        return self.finish(process)[0]
+    def test_a_logger_in_python_beside_clients_in_c(self) -> None:
+        publisher = self.publisher()
+        readers = [self.program(READER), self.program(READER)]
+        log = self.script("reader.py")
+        line = log.stdout.readline()
+        rate, age, lost, price = map(float, re.fullmatch(
+            r"(\d+) a second, (\d+) us old, (\d+) lost, the last at ([0-9.]+)\n", line).groups())
+        self.assertGreater(rate, 0)
+        self.assertIn(price, [100 + n / 4 for n in range(64)])
+        self.assertEqual(self.peek_word(DOWN + 264, 4), 2)  # a Python reader writes nothing
+        self.interrupt(publisher)
+        for reader in readers:
+            self.finish_reader(reader, 0)
+        out, err = self.finish(log)
+        self.assertEqual((out.splitlines()[-1], err), ("its host has ended", ""))
 
-    def test_trades(self) -> None:
-        self.build()
-        text = self.trades(["--count", "2000"], ["--verify", "--count", "0"])
-        first = re.search(r"first message\n.*?\n\n", text, re.S).group()
-        shown = dict(line.split(maxsplit=1) for line in first.splitlines()[1:] if line.strip())
-        n = int(re.search(r"n (\d+)", shown["slot"]).group(1))
-        it = trade(n)
-        self.assertEqual({name: shown[name] for name in it},
-                         {"index": str(n), "time_s": f"{n * 0.001:g} s", "symbol": '"ACME"',
-                          "price": f"{it['price']:g} USD", "size": f"{it['size']} shares",
-                          "side": f'"{it["side"]}"'})
-        # Every byte of every message, and behind the trade the pattern goes on.
-        for size in ("64", "1000"):
-            report = json.loads(self.trades(["--rate", "5000", "--count", "1000", "--size", size],
-                                            ["--verify", "--lossless", "-n", "0", "--json"]))
-            self.assertEqual((report["messages"], report["lost"], report["verify_errors"]),
-                             (1000, 0, 0), size)
+    def test_a_struct_that_was_changed_on_one_side(self) -> None:
+        """Both sides' schemas are in the line that refuses it."""
+        publisher = self.publisher(change=OTHER_STRUCT)
+        out, err = self.finish(self.program(READER), 5)
+        self.assertEqual(out, "")
+        self.one_line(err, "reader: refused: ", f'"{OTHER}"', f'"{TRADE}"')
+        out, err = self.finish(self.script("reader.py"), 1)
+        self.assertEqual(out, "")
+        self.one_line(err, "reader.py: refused: ", f"'{OTHER}'", f"'{TRADE}'")
+        self.interrupt(publisher)
+        publisher = self.publisher()
+        err = self.finish(self.script("reader.py", change=OTHER_STRUCT), 1)[1]
+        self.one_line(err, "refused: ", f"'{OTHER}'", f"'{TRADE}'")
+        self.interrupt(publisher)
 
-        lines = self.trades(["--rate", "5000", "--count", "1000"],
-                            ["--lossless", "--output", "-", "--format", "ndjson", "--quiet"])
-        records = [json.loads(line) for line in lines.splitlines()]
-        self.assertEqual(len(records), 1000)
-        for number, record in enumerate(records, 1):
-            self.assertEqual({name: record[name] for name in trade(number)}, trade(number))
-            self.assertEqual(record["n"], number)
-            self.assertNotIn("zero", record)
+    def test_cliente_c_decodes_it(self) -> None:
+        """It has no struct of its own: the segment says what its payloads are."""
+        publisher = self.publisher()
+        out, err = self.finish(self.client("--count", 100, "--output", "-", "--format", "ndjson",
+                                           "--quiet"))
+        records = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(len(records), 100)
+        for record in records:
+            n = record["n"]
+            expected = {"number": n, "symbol": "ACME", "price": 100 + n % 64 / 4, "size": n % 512}
+            self.assertEqual({name: record[name] for name in expected}, expected)
+        out, err = self.finish(self.client("--verify", "--count", 1), 2)
+        self.one_line(err, self.name, "--verify", f'"{TRADE}"')
+        self.interrupt(publisher)
 
-    def test_both_sides_lay_it_out_alike(self) -> None:
-        """cliente_c --layout of the changed tree is host.py's ctypes structure."""
-        self.build()
-        layout = self.finish(self.start([os.path.join(self.tree, "build", "cliente_c"),
-                                         "--layout"]))[0]
-        spec = importlib.util.spec_from_file_location("trade_host",
-                                                      os.path.join(self.tree, "host.py"))
-        changed = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(changed)
-        rows = {name: (int(at), int(size)) for name, at, size in
-                re.findall(r"^shm_sample +(\w+) +(\d+) +(\d+)$", layout, re.M)}
-        self.assertEqual(set(rows), set(trade(1)))
-        for name, (at, size) in rows.items():
-            field = getattr(changed.Sample, name)
-            self.assertEqual((at, size), (field.offset, field.size), name)
-        self.assertEqual(ctypes.sizeof(changed.Sample), 64)
-
-    def test_a_gap_does_not_compile(self) -> None:
-        """A struct whose end is not aligned has padding of which Python does not know."""
-        path = os.path.join(self.tree, "include", "shm_sample.h")
-        with open(path, encoding="utf-8") as source:
-            text = source.read()
-        without = text.replace("zero, [20]", "zero, [19]")
-        self.assertNotEqual(text, without)
-        self.file("tree/include/shm_sample.h", without.encode())
-        self.run_all(["cmake", "-S", ".", "-B", "build"])
-        out, err = self.finish(self.start(["cmake", "--build", "build", "--target", "cliente_c"],
-                                          cwd=self.tree), None)
-        self.assertIn("a gap in struct shm_sample", out + err)
+    def test_frames(self) -> None:
+        """numpy on both sides, straight in the slots: each frame is of one number, and its own."""
+        python = numpy_python()
+        publisher = self.publisher("frames", python=python)
+        out, err = self.finish(self.start([python, "-c", """if True:
+            import sys, numpy, shmprueba
+            seen = 0
+            with shmprueba.Reader(sys.argv[1], newest=True) as reader:
+                for message in reader:
+                    frame = numpy.frombuffer(message.payload, "u1").reshape(480, 640, 3)
+                    wrong = (frame != message.n % 256).any()
+                    if reader.confirm(message):
+                        assert not wrong, message.n
+                        seen += 1
+                    if seen == 20:
+                        break
+            print(seen)
+            """, self.name], env={"PYTHONPATH": SRC}))
+        self.assertEqual((out, err), ("20\n", ""))
+        self.interrupt(publisher)
 
 
-class Receiver(PairTest):
-    """The Python in the README is the host, and reads what C sends."""
+class CSends(TeachTest):
+    """driver.c, and receive.py."""
 
-    def receiver(self, script: str, python: str = HOST[0]):
-        script = script.replace('"/mine"', f'"/{self.name}"')
-        self.assertIn(self.name, script)
-        process = self.start([python, self.file("receive.py", script.encode())],
-                             env={"PYTHONPATH": ROOT})
-        self.until(lambda: process.poll() is not None or self.peek_word(128, 4) == 1, "it is live")
-        if process.poll() is not None:
-            self.fail(process.communicate()[1])
-        return process
-
-    def ended(self, process):
-        """Its output; and it has left nothing."""
-        out, err = self.finish(process)
+    def finish_receiver(self, receiver) -> tuple:
+        """Its trades, the sum of their shares, the number of the last one. It leaves nothing."""
+        out, err = self.finish(receiver)
         self.assertEqual(err, "")
         self.assertFalse(self.segment_exists())
-        self.assertFalse([name for name in os.listdir(self.folder.name) if "lock" in name])
-        return out
+        return tuple(map(int, re.fullmatch(
+            r"(\d+) trades, (\d+) shares, the last is number (\d+)\n", out).groups()))
 
-    def test_it_reads_what_a_client_sends(self) -> None:
-        data = bytes(range(256)) * 1000 + b"and a rest"
-        receiver = self.receiver(block("python"))
-        self.finish(self.client("--source", self.file("data", data), "--quiet"))
-        self.assertEqual(int(self.ended(receiver)), sum(data))
+    def test_python_receives(self) -> None:
+        receiver = self.receiver()
+        self.assertEqual(self.finish(self.program(DRIVER, 3000)), ("", ""))
+        self.assertEqual(self.finish_receiver(receiver), (3000, shares(1, 3000), 3000))
 
-    def test_it_reads_what_the_driver_sends(self) -> None:
-        require(os.path.exists(DRIVER), "teach_driver is not built")
-        receiver = self.receiver(block("python"))
-        self.finish(self.start([DRIVER, "/" + self.name, "3000"]))
-        sent = b"".join(struct.pack("4f", n, n + .25, n + .5, n + .75) for n in range(1, 3001))
-        self.assertEqual(int(self.ended(receiver)), sum(sent))
+    def test_a_driver_is_killed_and_started_again(self) -> None:
+        """While it lives nobody else may send. Once it is dead the next one may, with no wait:
+        it makes one try. What the dead one published whole is received, and nothing else."""
+        receiver = self.receiver()
+        driver = self.program(DRIVER, 1 << 40)
+        self.until(lambda: self.head(UP) > 2000, "it sends")
+        out, err = self.finish(self.program(DRIVER, 1), 5)
+        self.one_line(err, "driver: another process holds the role")
+        driver.kill()
+        driver.wait()
+        whole = self.head(UP)
+        self.assertEqual(self.finish(self.program(DRIVER, 500)), ("", ""))
+        self.assertEqual(self.finish_receiver(receiver),
+                         (whole + 500, shares(1, whole) + shares(1, 500), 500))
 
-    def test_a_script_that_is_interrupted_leaves_nothing(self) -> None:
-        """Ctrl-C ends it in the middle; the resource tracker cleans up behind it."""
-        receiver = self.receiver(block("python"))
+    def test_a_struct_that_was_changed_on_one_side(self) -> None:
+        receiver = self.receiver(change=OTHER_STRUCT)
+        out, err = self.finish(self.program(DRIVER, 1), 5)
+        self.assertEqual(out, "")
+        self.one_line(err, "driver: refused: ", f'"{OTHER}"', f'"{TRADE}"')
+        self.end(receiver)
+
+    def test_the_receiver_is_killed(self) -> None:
+        receiver = self.receiver()
+        driver = self.program(DRIVER, 1 << 40)
+        self.until(lambda: self.head(UP) > 2000, "it sends")
+        receiver.kill()
+        self.finish(driver, 4)
+
+    def test_cliente_c_sends_it_too(self) -> None:
+        """A file of such structs: --source, in messages of the segment's capacity."""
+        receiver = self.receiver()
+        trade = (7).to_bytes(8, sys.byteorder) + bytes(16) + (9).to_bytes(8, sys.byteorder)
+        self.finish(self.client("--source", self.file("trades", trade * 50), "--quiet"))
+        self.assertEqual(self.finish_receiver(receiver), (50, 50 * 9, 7))
+
+    def test_no_host(self) -> None:
+        out, err = self.finish(self.program(DRIVER, 1), 3)
+        self.one_line(err, "driver: no host: there is no such segment")
+
+    def end(self, receiver) -> None:
+        """Ctrl-C in a script that does not catch it: its own traceback, and nothing else."""
         receiver.send_signal(2)
-        self.finish(receiver, None)
+        out, err = self.finish(receiver, None)
         self.assertNotEqual(receiver.returncode, 0)
-        self.until(lambda: not self.segment_exists(), "the name is gone")
+        self.assertTrue(err.startswith("Traceback ") and err.endswith("KeyboardInterrupt\n"), err)
+        self.assertNotIn("leaked", err)
+        self.assertNotIn("BufferError", err)
+        self.assertFalse(self.segment_exists())
 
-    def test_numpy(self) -> None:
-        """An array on the slot itself: the comment in the README, taken at its word."""
-        require(os.path.exists(DRIVER), "teach_driver is not built")
-        python = next((python for python in (HOST[0], shutil.which("python3"), "/usr/bin/python3")
-                       if python and subprocess.run([python, "-c", "import numpy"],
-                                                    stderr=subprocess.DEVNULL).returncode == 0),
-                      None)
-        require(python, "no Python here has numpy")
-        line = re.search(r"total \+= sum\(payload\) +# or (numpy.*)", block("python"))
-        script = "import numpy\n" + block("python").replace(line.group(), f"""\
-total += {line.group(1)}
-        array = numpy.frombuffer(payload, "f4")
-        if len(array):  # measurement n begins with n
-            slot = segment.lanes[host.UP].slot_at(int(array[0]))
-            assert array.ctypes.data - segment.address == slot + host.SLOT_HEAD, "it is a copy"
-        del array  # a view, too""")
-        receiver = self.receiver(script, python)
-        self.finish(self.start([DRIVER, "/" + self.name, "1000"]))
-        self.assertEqual(float(self.ended(receiver)),
-                         sum(4 * n + 1.5 for n in range(1, 1001)))
+    def test_a_receiver_that_is_interrupted(self) -> None:
+        self.end(self.receiver())
+
+
+class Pipes(TeachTest):
+    """Frames for a program that cannot import shmprueba.py, as in this folder's README."""
+
+    def test_frames_in_and_out(self) -> None:
+        size, frames = 640 * 480 * 3, 6
+        text = read(os.path.join(TEACH, "README.md"))
+        script = re.search(r"<!-- jetson -->\n```python\n(.*?)^```$", text, re.S | re.M).group(1)
+        publisher = self.start([HOST[0], "-c", script, self.name], stdin=-1, text=False,
+                               env={"PYTHONPATH": SRC})
+        self.wait_live()
+        reader = self.client("-q", "-n", 0, "-o", "-", text=False)
+        self.wait_attached()
+        for n in range(frames):  # 8 slots: none is lost
+            publisher.stdin.write(bytes([n]) * size)
+        publisher.stdin.close()
+        publisher.stdin = None
+        got = self.finish(reader)[0]
+        self.assertEqual(self.finish(publisher), (b"", b""))
+        self.assertTrue(got == b"".join(bytes([n]) * size for n in range(frames)))
+
+
+class Size(unittest.TestCase):
+    def test_of_the_programs(self) -> None:
+        """10 to 40 lines each; the loop that receives in C has 8 at the most."""
+        for name in ("publish.py", "receive.py", "reader.py", "reader.c", "driver.c"):
+            with self.subTest(program=name):
+                self.assertIn(len(read(os.path.join(TEACH, name)).splitlines()), range(10, 41))
+        loop = re.search(r"\n    while .*?\n    }\n", read(os.path.join(TEACH, "reader.c")), re.S)
+        self.assertLessEqual(len(loop.group().strip().splitlines()), 8)
 
 
 if __name__ == "__main__":

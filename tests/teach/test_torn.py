@@ -3,11 +3,7 @@ import os
 import re
 import unittest
 
-from readme import ROOT
-from support import HOST, PairTest, require
-
-TORN = os.path.join(os.environ.get("BUILD_DIR", os.path.join(ROOT, "build")), "tests",
-                    "torn_reader")
+from programs import HOST, ROOT, TORN, PairTest, require
 
 
 class Torn(PairTest):

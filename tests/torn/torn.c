@@ -1,10 +1,10 @@
 /*
- * torn.c - what a reader accepts that has no seq: two acts (README.md in this folder).
+ * torn.c - what a reader accepts that does not check seq: two acts (README.md in this folder).
  *
  * torn NAME             reads the segment of host.py twice, side by side, for three seconds: the
- *                       naive way (look at head, copy the payload) and the lane's (next, copy,
+ *                       naive way (load head, copy the payload) and the lane's (newest, copy,
  *                       confirm)
- * torn --counters NAME  NAME: a shared memory object of two counters (counter.py), read for as long
+ * torn --counters NAME  NAME is a shared memory object of two counters (counter.py), read as long
  *
  * Exit code: 0; 1 when the lane's reader has accepted a mixed message, or a counter that is stored
  * in one piece was seen as zero; or when the run has proved nothing, because neither happened to
@@ -20,12 +20,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "lane.h"
-#include "latency.h"
-#include "payload.h"
-#include "segment.h"
+#include "sample.h" /* of src/cliente: what host.py generates */
 
-/* Three seconds are enough on two free CPUs; on busy ones it takes longer to meet what must be. */
+/* Three seconds are enough on two free CPUs; on busy ones a mixture takes longer to come. */
 #define RUN_NS      UINT64_C(3000000000)
 #define PATIENCE_NS UINT64_C(60000000000)
 
@@ -40,17 +37,17 @@ struct reader {
 
 static unsigned char *pattern; /* byte i is i % 251 */
 
-/* Is this copy one whole message? It begins with the sample, whose first field is n; behind that
+/* Is this copy one whole message? It begins with the sample, whose first field is n; after that
  * byte i is (n + i) % 251: where that breaks, another message begins. */
 static void account(struct reader *reader, uint32_t length)
 {
-    const uint32_t head = sizeof(struct shm_sample);
-    struct lane_message message = {.length = head, .payload = reader->copy};
+    const uint32_t head = sizeof(struct sample);
+    struct shm_message message = {.length = head, .payload = reader->copy};
 
     memcpy(&message.n, reader->copy, sizeof message.n);
     const unsigned char *expected = pattern + message.n % 251;
     reader->accepted++;
-    if ((payload_matches(SHM_SAMPLE, &message) &&
+    if ((sample_matches(SAMPLE_SCHEMA, &message) &&
          memcmp(reader->copy + head, expected + head, length - head) == 0) ||
         reader->mixed++ > 0)
         return;
@@ -64,7 +61,7 @@ static void account(struct reader *reader, uint32_t length)
 }
 
 /* As most examples do it: head says which message is there, so it must be there. */
-static void read_naively(const struct lane *lane, struct reader *reader, uint64_t *last)
+static void read_naively(const struct shm_lane *lane, struct reader *reader, uint64_t *last)
 {
     const uint64_t n = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
     const struct shm_slot *slot =
@@ -77,24 +74,20 @@ static void read_naively(const struct lane *lane, struct reader *reader, uint64_
     account(reader, lane->capacity);
 }
 
-/* Its next message was overwritten while the other reader was busy: on with the oldest that is
- * there. A copy that changed under it is refused. */
-static void read_by_lane(struct lane *lane, struct reader *reader)
+/* The newest message, too. A copy that changed under it is refused. */
+static void read_by_lane(struct shm_lane *lane, struct reader *reader)
 {
-    struct lane_message message;
-    enum lane_result result = LANE_EMPTY;
+    struct shm_message message;
 
-    for (int i = 0; i < 10 && (result = lane_next(lane, &message)) == LANE_LAPPED; i++)
-        ;
-    if (result != LANE_OK)
+    if (shm_lane_newest(lane, &message) != SHM_OK)
         return;
     memcpy(reader->copy, message.payload, message.length);
-    if (lane_confirm(lane, &message) != LANE_OK) {
+    const bool whole = shm_lane_confirm(lane, &message) == SHM_OK;
+    shm_lane_release(lane, &message);
+    if (whole)
+        account(reader, message.length);
+    else
         reader->refused++;
-        return;
-    }
-    lane_release(lane, &message);
-    account(reader, message.length);
 }
 
 static void tell(const struct reader *reader)
@@ -109,19 +102,18 @@ static void tell(const struct reader *reader)
 
 static bool go_on(uint64_t begin, bool proved)
 {
-    return clock_now_ns() - begin < (proved ? RUN_NS : PATIENCE_NS);
+    return shm_clock_now_ns() - begin < (proved ? RUN_NS : PATIENCE_NS);
 }
 
 static int messages(const char *name)
 {
-    struct segment segment = {.fd = -1};
-    struct lane lane;
+    struct shm_segment segment = {0};
+    struct shm_lane lane;
     struct reader naive = {.name = "naive"}, careful = {.name = "lane"};
-    const uint64_t begin = clock_now_ns();
+    const uint64_t begin = shm_clock_now_ns();
 
-    if (segment_attach(&segment, name) != SEGMENT_OK ||
-        lane_open(&lane, segment.base, &segment.header, SHM_DOWN) != LANE_OK ||
-        lane_attach(&lane) != LANE_OK || segment.header.payload_kind != SHM_SAMPLE) {
+    if (shm_segment_attach(&segment, name, SAMPLE_SCHEMA, 0) != SHM_OK ||
+        shm_lane_open(&lane, &segment, SHM_DOWN) != SHM_OK || shm_lane_attach(&lane) != SHM_OK) {
         fprintf(stderr, "torn: %s: %s\n", name, segment.why);
         return 3;
     }
@@ -141,13 +133,13 @@ static int messages(const char *name)
     tell(&naive);
     tell(&careful);
     free(room);
-    segment_detach(&segment);
+    shm_segment_detach(&segment);
     if (naive.mixed == 0 || careful.accepted == 0)
         puts("nothing is proved: the naive reader must meet a mixture, the lane's a message");
     return careful.mixed > 0 || naive.mixed == 0 || careful.accepted == 0;
 }
 
-/* Each counter only grows, from 1: who reads 0 has read what nobody wrote. */
+/* Each counter only grows, from 1: nobody wrote a 0. */
 static int counters(const char *name)
 {
     static const char *const writers[] = {"struct.pack_into", "words[i] = n    "};
@@ -160,7 +152,7 @@ static int counters(const char *name)
         perror(name);
         return 1;
     }
-    const uint64_t begin = clock_now_ns();
+    const uint64_t begin = shm_clock_now_ns();
     while (go_on(begin, zeros[0] > 0 && changes[1] > 0))
         for (int i = 0; i < 20000; i++) {
             const int which = i % 2;

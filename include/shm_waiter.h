@@ -34,7 +34,7 @@ struct shm_waiter {
     enum shm_wait_phase phase;
     unsigned looks;
 
-    /* What is known: when the last message was published, and the gap to the next one. */
+    /* Known so far: when the last message was published, and the gap to the next one. */
     uint64_t published_ns, due_ns, gap_ns;
     uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
     unsigned blocked;     /* messages still to block for */

@@ -127,7 +127,8 @@ def schema_text(schema: Union[str, type]) -> str:
     if not (isinstance(schema, type) and issubclass(schema, ctypes.Structure)):
         raise Error("usage", f"schema {schema!r}: give a text or a ctypes.Structure class")
     words, end = [], 0
-    fields = [field for base in reversed(schema.__mro__) for field in vars(base).get("_fields_", ())]
+    fields = [field for base in reversed(schema.__mro__)
+              for field in vars(base).get("_fields_", ())]
     for name, kind, *bits in fields:
         item, count = getattr(kind, "_type_", ""), getattr(kind, "_length_", 0)
         letter = LETTERS.get(item if count else kind)
@@ -195,7 +196,7 @@ current_cpu = getattr(libc, "sched_getcpu", lambda: -1)
 
 
 def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int, ns: int = 0) -> int:
-    """0, or errno. The address is that of the low half of a head. ns: to sleep at most, under 1 s."""
+    """0, or errno. The address: of a head's low half. ns: the longest sleep, under 1 s."""
     if not FUTEX:
         return errno.ENOSYS
     if operation is FUTEX_WAIT:  # with a struct timespec
@@ -227,7 +228,7 @@ WEAK, LARGE_COPY = MACHINE != "x86_64", 1 << 14
 
 HOST, CONSUMER, SENDER, RECEIVER = range(4)  # the byte that the holder of the role has locked
 LOCK_FILE = not LINUX or "SHMPRUEBA_LOCK_FILE" in os.environ  # the form for macOS, tested on Linux
-SET_LOCK, GET_LOCK = (fcntl.F_SETLK, fcntl.F_GETLK) if LOCK_FILE else (37, 36)  # F_OFD_SETLK, _GETLK
+SET_LOCK, GET_LOCK = (fcntl.F_SETLK, fcntl.F_GETLK) if LOCK_FILE else (37, 36)  # F_OFD_...
 
 
 def flock(kind: int, byte: int) -> bytes:
@@ -531,14 +532,14 @@ class Memory(shared_memory.SharedMemory):
 
 
 def open_object(name: str, flags: int) -> int:
-    """FileNotFoundError: there is none. What it returns is a regular object of this user."""
+    """A regular object of this user, opened. FileNotFoundError: there is none."""
     try:
         fd = _posixshmem.shm_open(name, flags | (os.O_NONBLOCK if LINUX else 0), mode=0o600)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise Error("refused", "refused: it belongs to another user; run both as one user")
         if error.errno in (errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO):
-            raise Error("refused", "refused: a link, folder or socket has this name; choose another")
+            raise Error("refused", "refused: a link, folder or socket has this name")
         raise
     found = os.fstat(fd)
     if stat.S_IFMT(found.st_mode) in (0, stat.S_IFREG) and found.st_uid in (os.geteuid(), 0):
@@ -601,7 +602,8 @@ class Segment(AbstractContextManager):
                 (not 1 <= size <= 1 << 30, f"size {size}: 1 to {1 << 30} bytes"),
                 (not 2 <= slots <= 65536 or slots & slots - 1,
                  f"slots {slots}: a power of two from 2 to 65536"),
-                (schema_size(text) > size, f"size {size}: the schema has {schema_size(text)} bytes"),
+                (schema_size(text) > size,
+                 f"size {size}: the schema has {schema_size(text)} bytes"),
                 (not stall_timeout > 0, f"stall_timeout {stall_timeout}: more than 0 seconds"),
                 (wait not in ("spin", "block"), f"wait {wait!r}: spin or block")):
             if wrong:
@@ -909,7 +911,8 @@ class Reader(AbstractContextManager):
             try:
                 why = self._attach(lane)
             except FileNotFoundError:
-                why = "no host: there is no such segment; start it first (in a container: --ipc=host)"
+                why = ("no host: there is no such segment; start it first (in a container: "
+                       "--ipc=host)")
             except OSError as error:
                 raise Error("system", f"cannot attach: {error.strerror}")
             if not why:

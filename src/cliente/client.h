@@ -41,7 +41,7 @@ struct transfer {
     uint64_t unread;      /* --source: messages that the host had not taken at the last check */
 };
 
-/* What a run is measured by, over all its hosts. The timed part lasts from begin_ns to end_ns. */
+/* The figures of a run, over all its hosts. The timed part lasts from begin_ns to end_ns. */
 struct figures {
     uint64_t messages, bytes, crc_errors, verify_errors, reconnects;
     uint64_t lost, skipped, retries; /* of the hosts before; the lane counts for this one */

@@ -93,7 +93,7 @@ static enum shm_result attach(struct client *c, enum shm_result ended)
     return client_say(c, exit_code_of(result), "%s", found.why);
 }
 
-/* What the options ask for must be possible with its payloads. */
+/* Its payloads must allow the options that were given. */
 static enum shm_result check_payloads(struct client *c)
 {
     const char *schema = c->segment.header.schema;

@@ -142,7 +142,7 @@ static void print_folded(FILE *out, const char *label, const char *text)
     }
 }
 
-/* What a person expects is "about 1 us". @return why it took longer; or "" */
+/* A person expects about 1 us. @return why it took longer; or "" */
 static const char *why_slow(const struct client *c, uint64_t ready)
 {
     const struct shm_waiter *w = &c->waiter;

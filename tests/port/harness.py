@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "pair"))
 import support  # noqa: E402  (tests/pair: programs, names, watchdog)
 from support import ROOT, require  # noqa: E402,F401
 
-SOURCES = sorted(glob.glob(os.path.join(ROOT, "src", "*.c")))
+SOURCES = sorted(path for folder in ("src", "src/cliente")
+                 for path in glob.glob(os.path.join(ROOT, folder, "*.c")))
 NATIVE_CLIENT = os.environ.get("CLIENTE_C", os.path.join(ROOT, "build", "cliente_c"))
 BUILD_S = 300  # the watchdog of one compiler run
 
@@ -25,7 +26,7 @@ BUILD_S = 300  # the watchdog of one compiler run
 def project_warnings() -> List[str]:
     """The warnings that CMakeLists.txt asks for, so that the two cannot differ."""
     with open(os.path.join(ROOT, "CMakeLists.txt")) as text:
-        options = re.search(r"add_compile_options\((-Wall[^)]*)\)", text.read())
+        options = re.search(r"set\(SHM_OPTIONS (-Wall[^)]*)\)", text.read())
     return options.group(1).split()
 
 
@@ -47,7 +48,7 @@ def run(command: Sequence[str], seconds: float = 60, **popen) -> Tuple[int, str]
 
 
 def end_session(leader: int) -> None:
-    """Kills what the session still runs, and removes the segments that it had mapped."""
+    """Kills what the session still runs, and removes the segments that it has mapped."""
     segments = set()
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
@@ -67,7 +68,7 @@ def version_line(tool: str) -> str:
 
 
 def link_options(compiler: Sequence[str]) -> List[str]:
-    """Where shm_open stands: what CMake has found of this system's libc; Zig brings its own."""
+    """The library that has shm_open: as CMake found it for this system's libc; Zig has its own."""
     if "-c" in compiler:
         return []
     if "-target" in compiler:
@@ -77,7 +78,7 @@ def link_options(compiler: Sequence[str]) -> List[str]:
 
 def build(test: support.PairTest, compiler: Sequence[str], output: str,
           sources: Optional[Sequence[str]] = None, env: Optional[Dict[str, str]] = None) -> str:
-    """Compiles and links the client; a warning, or any other word, is a failure."""
+    """Compiles and links the client. Anything that the compiler says is a failure."""
     command = [*compiler, *FLAGS, *(sources or SOURCES), "-o", output]
     command += link_options(compiler)
     code, said = run(command, BUILD_S, env={**os.environ, **(env or {})})
@@ -87,12 +88,12 @@ def build(test: support.PairTest, compiler: Sequence[str], output: str,
 
 
 def suite(test: support.PairTest, folder: str, names: Sequence[str], seconds: float,
-          prefix: Sequence[str] = (), **env: str) -> str:
+          python: Sequence[str] = (sys.executable,), **env: str) -> str:
     """Runs unittest modules of tests/FOLDER with these environment variables: 'n tests'."""
-    command = [*prefix, sys.executable, "-m", "unittest", "-v", *names]
+    command = [*python, "-m", "unittest", "-v", *names]
     code, said = run(command, seconds, cwd=os.path.join(os.path.dirname(HERE), folder), env={
         **os.environ, "TMPDIR": test.folder.name, "PYTHONDONTWRITEBYTECODE": "1",
-        "HOST_PYTHON": sys.executable,  # not a shell script that starts it: signals would end that
+        "HOST_PYTHON": sys.executable,  # not a script that starts it: signals would end the script
         **env})
     ran = re.search(r"^Ran (\d+) tests?", said, re.M)
     skipped = re.search(r"skipped=(\d+)", said)
@@ -143,10 +144,10 @@ class PortTest(support.PairTest):
     def cmake(self, *options: str, **env: str) -> str:
         """The client as CMake builds it with these options and environment variables."""
         need("cmake")
-        for command in (["cmake", "-S", ROOT, "-B", self.path("b"), "-DSHMPRUEBA_WERROR=ON",
-                         *options],
-                        ["cmake", "--build", self.path("b"), "--target", "cliente_c"]):
-            code, said = run(command, BUILD_S, env={**os.environ, **env})
+        os.mkdir(self.path("b"))
+        for command in (["cmake", "-DSHMPRUEBA_WERROR=ON", *options, ROOT],
+                        ["cmake", "--build", ".", "--target", "cliente_c"]):
+            code, said = run(command, BUILD_S, cwd=self.path("b"), env={**os.environ, **env})
             self.assertEqual(code, 0, said)
             self.assertNotIn("warning:", said)
         return os.path.join(self.path("b"), "cliente_c")

@@ -1,4 +1,4 @@
-"""aarch64 and big-endian: the cross-built client beside the native host, and its machine code."""
+"""aarch64 and big-endian: the client beside a native host, under an emulator; its machine code."""
 import functools
 import os
 import re
@@ -6,43 +6,51 @@ import shutil
 import unittest
 from typing import Dict, List, Tuple
 
-from harness import ROOT, PortTest, build, need, record, run, suite, version_line
+from harness import NATIVE_CLIENT, ROOT, PortTest, build, need, record, run, suite, version_line
 
-# What the emulated client runs: each of its ways in and out, not the host's own cases.
+# What the emulated client is tested with: its own cases, not those of the host.
 SUITES = {"port": ["smoke"], "pair": ["test_pair.Smoke", "test_pair.Checks", "test_pair.BothWays"],
           "fault": ["test_segment_faults.Shapes", "test_client_faults.Consumer"]}
+SOURCES = ["segment.c", "lane.c"]  # all that has memory orders; the test checks that
 GCC, OBJDUMP, QEMU = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump", "qemu-aarch64-static"
 
 # What each function must do, in this order, as letters: A load-acquire, L load, R store-release,
-# S store, X compare-and-swap that acquires and releases, x one in any order, N add that releases,
-# f "dmb ishld", F "dmb ish"; D P H B W a call of a function that has a rule itself and keeps it, c
-# any other call. (The stack is left out, and other instructions.) LOAD and STORE: the ordered forms
-# that ARMv8 knows. Functions are not inlined, so that each rule can be told from its neighbours'.
-LOAD, STORE = "(A|L[fF])", "(R|FS)"
-CALLS = {"lane_dropped": "D", "swap_place": "P", "begin_at_head": "H", "fence_both": "B",
-         "lane_writable": "W"}
+# S store, x compare-and-swap, N add that releases, f "dmb ishld", F "dmb ish"; a letter of CALLS:
+# a call of that function, c any other call. (The stack and other instructions are left out.)
+# Functions are not inlined, so each rule is about one of them. A call has its letter only if the
+# function that is called keeps its own rule.
+CALLS = {"begin_at_head": "H", "is_held": "I", "take_place": "P", "load_head": "G",
+         "shm_lane_dropped": "D", "shm_lane_next": "E", "shm_lane_writable": "W",
+         "shm_role_take": "T", "shm_role_leave": "V", "shm_role_is_held": "Q"}
+WITHOUT_A_RULE = {name: CALLS[name] for name in CALLS if name.startswith("shm_role_")}  # role.c
 RULES = {  # callees before callers
-    "swap_place": "X",
-    "begin_at_head": LOAD,
-    "lane_dropped": LOAD,
-    "fence_both": "F",
-    "lane_attach": "H.*N$",                       # head, then, as the last step, attached
-    "lane_claim": "(?=(.*A){4})"                  # place, dropped, holder, holder to be swapped
-                  ".*P.*A.*X[^P]*F[^P]*H.*P.*N.*D",
-    "lane_leave": "P",
-    "lapped": f"{LOAD}.*D",
-    "lane_next": f"(?=.*D).*{LOAD}.*{LOAD}",      # head, seq
-    "lane_confirm": "^[fF]L*D[Lc]*L",             # R4, dropped, the second look at seq
-    "lane_release": "P",
-    "lane_readable": f"{LOAD}.*D",
-    "lane_writable": f"F[LS]*{LOAD}L*L",          # our head, then place and dropped
-    "lane_reserve": "W.*cL*SF",                   # room, seq = 2n-1, F1
-    "lane_commit": f"{STORE}[^FRX]*{STORE}FL*L",  # F2 with seq = 2n, head = n; wake
-    "lane_unread": LOAD,
-    "lane_has_consumer": LOAD,
-    "sleep_for": "^L*[xX].*Bc?L",                   # wish, then head
+    # segment.c
+    "shm_segment_check": "^L*A",              # live: state before the header
+    "ask": "Q[^A]*A",                         # is the host's role held, then state
+    # lane.c, reading
+    "begin_at_head": "A",
+    "shm_lane_open": "H",
+    "shm_lane_attach": "H.*N$",               # head, then, as the last step, attached
+    "is_held": "A",
+    "take_place": "^[^H]*A[^H]*I[^H]*SFH.*R.*N",  # place, dropped; claim; head; place, attached
+    "shm_lane_claim": "A[^T]*I.*T.*P",        # place, the role, place once more
+    "shm_lane_leave": "R[^V]*V",              # place, then the role
+    "shm_lane_dropped": "A",
+    "load_head": "A.*D",
+    "shm_lane_confirm": "^[^D]*[fF]D[^f]*L",  # R4, dropped, seq again
+    "shm_lane_next": "(?=.*G).*A.*L",         # head, seq, then the rest of the slot
+    "shm_lane_newest": "G.*E",                # head, always
+    "shm_lane_release": "R",
+    "shm_lane_sleep": "x[^F]*F[^cL]*L[^cL]*L",  # wish, then head
+    # lane.c, writing
+    "shm_lane_produce": "A.*I",
+    "shm_lane_writable": "^[^A]*F[^A]*A.*I",  # room: our head, then place and dropped
+    "shm_lane_reserve": "W[^S]*SF",           # room, seq = 2n-1, F1
+    "shm_lane_commit": "S[^R]*R[^FS]*RFL*L",  # F2 with seq = 2n, head = n; wake
+    "shm_lane_unread": "A",
+    "shm_crc32": "(?=.*A).*R",                # its table
 }
-ORDERED = "memory_order_(acquire|release|acq_rel|seq_cst)"
+ORDERED = re.compile(r"\bmemory_order_(acquire|release|seq_cst)\b|(?<=, )(acquire|release)(?=\))")
 
 
 def letters(disassembly: str, calls: Dict[str, str]) -> str:
@@ -57,9 +65,7 @@ def letters(disassembly: str, calls: Dict[str, str]) -> str:
         called = target.group(1) if target else ""
         if name == "dmb":
             word += {"ishld": "f", "ish": "F"}.get(operands.split()[0], "")
-        elif re.search(r"__aarch64_cas8_(acq_rel|sync)", operands) or name == "casal":
-            word += "X"
-        elif "__aarch64_cas8_" in operands or re.match(r"cas[al]?$", name):
+        elif "__aarch64_cas8_" in operands or re.match(r"casa?l?$", name):
             word += "x"
         elif re.search(r"__aarch64_ldadd4_(rel|acq_rel|sync)$", operands.rstrip(">")) or re.match(
                 r"(ldaddl|ldaddal|staddl)$", name):
@@ -83,7 +89,7 @@ def broken_rules(disassembly: str) -> List[str]:
     """The functions whose order is not what the protocol needs, each with its word."""
     bodies = dict(re.findall(r"^[0-9a-f]+ <(\w+)[.\w]*>:\n(.*?)(?:\n\n|\Z)", disassembly,
                              re.M | re.S))
-    broken, calls = [], {}
+    broken, calls = [], dict(WITHOUT_A_RULE)
     for name, rule in RULES.items():
         word = letters(bodies.get(name, ""), calls)
         if not re.search(rule, word):
@@ -110,9 +116,8 @@ class Order(PortTest):
         with open(os.path.join(ROOT, "src", name)) as text:
             return text.read()
 
-    def broken(self, compiler: List[str], lane: str, waiter: str) -> List[str]:
-        return broken_rules("".join(self.disassemble(tuple(compiler), source)
-                                    for source in (lane, waiter)))
+    def broken(self, compiler: List[str], *sources: str) -> List[str]:
+        return broken_rules("".join(self.disassemble(tuple(compiler), text) for text in sources))
 
     def test_every_ordered_access(self) -> None:
         need(GCC, OBJDUMP)
@@ -121,42 +126,62 @@ class Order(PortTest):
         if shutil.which("clang"):
             compilers.append(["clang", "--target=aarch64-linux-gnu", "-std=c11", "-O2",
                               "-march=armv8.1-a"])
-        lane, waiter = self.source("lane.c"), self.source("waiter.c")
+        sources = [self.source(name) for name in SOURCES]
         checked: Dict[str, List[str]] = {}
         for compiler in compilers:
             with self.subTest(compiler=compiler):
-                self.assertEqual(self.broken(compiler, lane, waiter), [])
-                checked.setdefault(compiler[0], []).append(" ".join(compiler[2:]))
+                self.assertEqual(self.broken(compiler, *sources), [])
+                checked.setdefault(compiler[0], []).append(" ".join(
+                    word for word in compiler if word.startswith(("-O", "-march="))))
         for name, options in checked.items():
-            record("order in the machine code of lane.c, waiter.c; " + ", ".join(options),
+            record(f"order in the machine code of {', '.join(SOURCES)}; " + ", ".join(options),
                    "compiled and checked, not run", cpu="aarch64", python="",
                    compiler=version_line(name))
 
+    def test_every_file_with_an_order_is_read(self) -> None:
+        for name in sorted(os.listdir(os.path.join(ROOT, "src"))):
+            if name.endswith(".c") and name not in SOURCES:
+                self.assertIsNone(ORDERED.search(self.source(name)), name)
+
+    @staticmethod
+    def mutants(text: str) -> List[Tuple[str, int, int, str]]:
+        """(what, begin, end, what to put there instead): each memory order, weakened by itself;
+        each fence, made one statement too late; those after a STORE or the CRC, too early."""
+        found = []
+        for match in ORDERED.finditer(text):
+            prefix = "memory_order_" if match.group(1) else ""
+            for order in ["relaxed"] + ["acquire"] * (match.group(1) == "seq_cst"):
+                found.append(("weaker", match.start(), match.end(), prefix + order))
+        fence = r"( *atomic_thread_fence[^;]*;\n)"
+        between = r"\s*?(?: */\*(?:[^*]|\*[^/])*\*/\n)?"  # a comment
+        for match in re.finditer(fence + between + r"([^;]*;.*\n)", text):
+            found.append(("late", match.start(), match.end(), match.group(2) + match.group(1)))
+        before = r"(\n[^;{}*]*(?:STORE|matches)[^;{}]*;\n)"
+        for match in re.finditer(before + between + fence, text):
+            found.append(("early", match.start(), match.end(), "\n" + match.group(2)
+                          + match.group(1)))
+        return found
+
     def test_the_check_can_fail(self) -> None:
-        """Each memory order, weakened by itself, and each fence, made too late, is found."""
+        """It finds each mutant of the source."""
         need(GCC, OBJDUMP)
         compiler = [GCC, "-std=c11", "-O2"]
-        lane, waiter = self.source("lane.c"), self.source("waiter.c")
-        everything = [re.sub(ORDERED, "memory_order_relaxed", text) for text in (lane, waiter)]
-        self.assertEqual([line.split(":")[0] for line in self.broken(compiler, *everything)],
+        sources = {name: self.source(name) for name in SOURCES}
+        relaxed = [ORDERED.sub(lambda match: "memory_order_" * bool(match.group(1)) + "relaxed",
+                               text) for text in sources.values()]
+        self.assertEqual([line.split(":")[0] for line in self.broken(compiler, *relaxed)],
                          list(RULES))
-        mutants = []
-        for text, other in ((lane, waiter), (waiter, lane)):
-            # Where a swap fails it has no instruction of its own: that order goes with the other.
-            for match in re.finditer(ORDERED + r"(,\s*memory_order_\w+\))?", text):
-                weaker = ["relaxed"] + ["acquire", "release"] * (match.group(1) == "acq_rel")
-                failing = ", memory_order_relaxed)" if match.group(2) else ""
-                mutants += [(text, other, match, f"memory_order_{order}{failing}")
-                            for order in weaker]
-            for match in re.finditer(r"( *atomic_thread_fence[^;]*;\n)([^;]*;.*\n)", text):
-                if re.search("lane_dropped|begin_at_head|atomic_load", match.group(2)):
-                    mutants.append((text, other, match, match.group(2) + match.group(1)))
-        self.assertGreater(len(mutants), 25)
-        for text, other, match, instead in mutants:
-            with self.subTest(line=text.count("\n", 0, match.start()) + 1, instead=instead):
-                mutant = text[:match.start()] + instead + text[match.end():]
-                both = (mutant, other) if text is lane else (other, mutant)
-                self.assertNotEqual(self.broken(compiler, *both), [])
+        for name, text in sources.items():
+            mutants = self.mutants(text)
+            kinds = [what for what, *_ in mutants]
+            self.assertEqual(kinds.count("late"), text.count("atomic_thread_fence("))
+            self.assertGreaterEqual(2 * kinds.count("early"), kinds.count("late"))
+            for what, begin, end, instead in mutants:
+                with self.subTest(file=name, line=text.count("\n", 0, begin) + 1, what=what,
+                                  instead=instead):
+                    self.assertNotEqual(self.broken(compiler, *(
+                        text[:begin] + instead + text[end:] if other == name else sources[other]
+                        for other in SOURCES)), [])
 
 
 class Emulated(PortTest):
@@ -178,7 +203,8 @@ class Emulated(PortTest):
 
     def test_big_endian_refuses(self) -> None:
         client = self.client_for("s390x")
-        self.check_layout("qemu-s390x-static", client)
+        layout = self.layout(["qemu-s390x-static", client])
+        self.assertEqual(layout.replace("; big e", "; little e"), self.layout([NATIVE_CLIENT]))
         host = self.host("--rate", 100)
         self.wait_live()
         refused = self.start(["qemu-s390x-static", client, "-t", "5", self.name])

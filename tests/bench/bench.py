@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shared memory beside what a user would take instead: one job, Python to C, over each of them.
+"""Shared memory beside what one would use instead: one job, Python to C, over each of them.
 
 cmake --build build --target bench       some minutes; the table here, the files in build/bench
 bench.py --quick                         is everything there and sane? (ctest label bench)
@@ -19,20 +19,20 @@ import signal
 import subprocess
 import sys
 import time
-from math import ceil
 from statistics import median
 from typing import Callable, Dict, List, Optional, Tuple
 
-import plot
+import python_pair
 import transports
-from transports import Broken, Copy, Shm, ShmRead, TRANSPORTS, Transport, host
+from transports import (Broken, Copy, Pipe, RINGS, ROOT, Shm, ShmRead, Stream, TRANSPORTS,
+                        Transport, ZeroMq, short, spread)
 
-READER = os.environ.get("BENCH_READER", os.path.join(
-    os.path.dirname(host.__file__), "build", "tests", "bench_reader"))
+READER = os.environ.get("BENCH_READER", os.path.join(ROOT, "build", "tests", "bench_reader"))
 RATES = {64: 10_000, 1024: 10_000, 65536: 4_000, 1 << 20: 400}  # paced, messages a second
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WATCHDOG_S = 30
 READS = ("spin", "adaptive", "block")
+AWAITED, AWAITED_RATE = ("known", "fresh"), 1000  # see transports.awaited
 Key = Tuple[str, str, int]  # transport, how it is read, bytes
 # name, where it stands among the figures, is more better?
 GOALS = (("p50", ("seen", "p50"), False), ("whole", ("whole", "p50"), False),
@@ -68,13 +68,6 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def spread(values: List[int]) -> Dict[str, int]:
-    ordered = sorted(values)
-    ranks = {"min": 0, "p50": .5, "p99": .99, "p99_9": .999, "max": 1}
-    figures = {name: ordered[max(ceil(f * len(ordered)) - 1, 0)] for name, f in ranks.items()}
-    return {"count": len(ordered), **figures}
-
-
 def pinned(cpus: List[int]) -> None:
     if cpus:
         os.sched_setaffinity(0, cpus[:1])
@@ -86,7 +79,7 @@ class Bench:
         self.rounds: List[Dict[Key, dict]] = []
         self.missing: Dict[str, str] = {}  # transport at a size: why there is none
         quick = options.quick
-        self.seconds = .04 if quick else .3
+        self.seconds, self.awaited_s = (.04, .05) if quick else (.25, .4)
         self.sizes = [64, 1 << 20] if quick else sorted(RATES)
 
     # -- one measurement
@@ -96,10 +89,10 @@ class Bench:
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
     def figures(self) -> dict:
-        out = self.reader.communicate()[0]
-        if self.reader.returncode:
-            raise Broken(f"bench_reader ended with {self.reader.returncode}: {out}")
-        self.reader = None
+        reader, self.reader = self.reader, None
+        out = reader.communicate()[0]
+        if reader.returncode:
+            raise Broken(f"bench_reader ended with {reader.returncode}: {out}")
         return json.loads(out)
 
     def stop_reader(self) -> None:
@@ -127,6 +120,10 @@ class Bench:
         if job == "paced":
             costs = transports.paced(link, count + settled, 10 ** 9 // RATES[link.size])
             sent, result["send"] = link.warm_up + len(costs), spread(costs[settled:])
+        elif job in AWAITED:
+            count = int(AWAITED_RATE * self.awaited_s)
+            sent = transports.awaited(link.send, count, job == "known", transports.warm(link))
+            link.send(0, sent + 1)
         elif job == "flat":
             messages, _, cpu = transports.flat_out(link, self.seconds * .7)
             sent = link.warm_up + messages
@@ -138,11 +135,33 @@ class Bench:
             raise Broken(f"{sent} messages sent, {read['count']} came, {read['bad']} damaged")
         if job == "paced":
             result.update(seen=read["seen"], whole=read["whole"])
+        elif job in AWAITED:
+            result[job] = read["seen"]
         elif job == "flat":
             rate = messages / read["elapsed_ns"] * 1e9
             result.update(rate=rate, bytes_per_s=rate * link.size, messages=messages,
                           cpu_s_per_million=(cpu + read["cpu_ns"]) / messages * 1e-3)
         return result
+
+    def python(self, name: str, size: int, job: str) -> dict:
+        """From Python to Python; flat out in bursts, so that a queue stays short."""
+        def awaited(send: Callable[[int, int], None]) -> int:
+            return transports.awaited(send, int(AWAITED_RATE * self.awaited_s), False)
+
+        def flat(send: Callable[[int, int], None]) -> int:
+            n, end = 0, time.monotonic() + self.awaited_s
+            while time.monotonic() < end:
+                for n in range(n + 1, n + 1001):
+                    send(transports.now(), n)
+            return n
+
+        found, sent = python_pair.measure(name, size, flat if job == "flat" else awaited,
+                                          self.cpu(1))
+        if job != "flat":
+            return {job: found["seen"]}
+        rate = found["seen"]["count"] / found["elapsed_ns"] * 1e9
+        return {"rate": rate, "bytes_per_s": rate * size, "messages": sent,
+                "lost": found["lost"] / sent}
 
     def floor(self) -> dict:
         self.start("floor", "spin", 10 ** 9 // RATES[64], 100,
@@ -164,6 +183,8 @@ class Bench:
         name, read, size = key
         signal.setitimer(signal.ITIMER_REAL, WATCHDOG_S)
         try:
+            if read == "python":
+                return self.python(name, size, job)
             if kind is None:
                 return self.floor() if name == "floor" else self.copy(size)
             link = kind(size, read)
@@ -188,12 +209,19 @@ class Bench:
                     plan += [(kind, (kind.name, read, size), job) for kind in kinds]
                     if job == "flat" and size >= 65536:
                         plan.append((ShmRead, (ShmRead.name, read, size), job))
+        plan += [(kind, (kind.name, "spin", 1 << 20), job)
+                 for job in ("paced", "flat", "trips") for kind in RINGS]
+        plan += [(kind, (kind.name, read, 64), job) for job in AWAITED
+                 for kind, read in ((Pipe, "spin"), (Pipe, "block"), (Stream, "block"),
+                                    (ZeroMq, "block"))]
+        plan += [(None, (name, "python", size), job) for size in python_pair.SIZES
+                 for job in ("fresh", "flat") for name in (python_pair.READER, python_pair.QUEUE)]
         return plan
 
     def run(self) -> None:
         plan, rounds = self.plan(), self.options.rounds
         publish_rounds = max(3 * rounds, 3)
-        progress = Progress(rounds * len(plan) + publish_rounds * 8)
+        progress = Progress(rounds * len(plan) + publish_rounds * 2)
         gc.disable()
         try:
             for turn in range(rounds):
@@ -237,20 +265,21 @@ class Bench:
         pairs = [(self.at(f, key, *path), self.at(f, base, *path)) for f in self.rounds]
         return median(a / b for a, b in pairs) if all(a and b for a, b in pairs) else None
 
-    def publish_ratio(self, variant: str, base: str = "inlined") -> float:
-        return median(row[variant] / row[base] for row in self.publish)
+    def publish_ratio(self) -> float:
+        return median(row["calls"] / row["inlined"] for row in self.publish)
 
     def check(self) -> None:
         """Complete, and sane; never: fast."""
         for figures in self.rounds:
             for key, found in figures.items():
-                for name in ("seen", "whole", "send", "trip"):
+                for name in ("seen", "whole", "send", "trip", *AWAITED):
                     s = found.get(name)
                     if s and not (s["count"] > 0 and
                                   0 <= s["min"] <= s["p50"] <= s["p99"] <= s["p99_9"] <= s["max"]):
                         raise Broken(f"{key}, {name}: impossible figures {s}")
                 wanted = {"floor": {"seen"}, "slice copy": {"rate"}, ShmRead.name: {"rate"}}.get(
-                    key[0], {"seen", "whole", "send", "rate", "cpu_s_per_million", "trip"})
+                    key[0], {"rate", "fresh"} if key[1] == "python" else
+                    {"seen", "whole", "send", "rate", "cpu_s_per_million", "trip"})
                 if not wanted <= set(found) or not found.get("rate", 1) > 0:
                     raise Broken(f"{key}: incomplete, only {sorted(found)}")
         for read in READS:
@@ -297,15 +326,10 @@ class Bench:
                                                             "p50"), "<=", 2.5),
             ("fastest spun kernel transport / shm spun", best("spin"), ">=", 2.3),
             ("fastest blocking kernel transport / shm spun", best("block"), ">=", 25),
-            ("publish flat out / the same inlined, fenced",
-             self.publish_ratio("one call", "fenced"), "<=", 1.25),
+            ("reserve, copy, commit / the same stores in a loop", self.publish_ratio(), "<=", 1.5),
             ("1 MiB messages / slice copies alone",
              self.ratio(large, ("slice copy", "-", 1 << 20), "rate"), ">=", .8),
             ("1 MiB messages / best socket", min(value for value in over if value), ">=", 4),
-            ("publish, 16 slots / 65,536 slots",
-             self.publish_ratio("16 slots", "65,536 slots"), "~", 1.1),
-            ("publish, message 100,000,000 / message 1,000",
-             self.publish_ratio("message 100,000,000", "message 1,000"), "~", 1.1),
             ("round trip, 64 B / unix stream spun",
              self.ratio(small, (stream, "spin", 64), "trip", "p50"), "<=", .5),
             ("round trip, 64 B / unix stream blocking",
@@ -342,14 +366,6 @@ def facts(cpus: List[int]) -> Dict[str, str]:
             "clock": f"{reader['clock']}, {reader['clock_cost_ns']} ns a look in C",
             "pinning": f"writer on CPU {cpus[0]}, reader on CPU {cpus[1]}" if cpus else "none",
             "load before": "%.2f %.2f %.2f" % os.getloadavg()}
-
-
-def short(value: Optional[float], scale: float = 1, enough: bool = True) -> str:
-    if value is None or not enough:
-        return "-"
-    value *= scale
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f}"
 
 
 def table(bench: Bench) -> str:
@@ -393,40 +409,72 @@ def targets_table(targets: List[dict]) -> str:
         f" {'met' if row['met'] else 'NOT met'}" for row in targets])
 
 
-def records(bench: Bench) -> List[dict]:
-    result = []
+def rows_of(bench: Bench) -> List[dict]:
+    """One flat dict for each transport, way to read and size: medians over the rounds."""
+    rows = []
     for key in sorted(bench.rounds[0], key=lambda key: (key[2], key[1], key[0])):
         row: dict = {"transport": key[0], "read": key[1], "size": key[2]}
         for name, found in bench.rounds[0][key].items():
-            if not isinstance(found, dict):
+            if isinstance(found, dict):
+                row.update({f"{name}_{part}_ns": bench.value(key, name, part) for part in found
+                            if part != "count"})
+            else:
                 row[name] = bench.value(key, name)
+        rows.append(row)
+    return rows
+
+
+def small_table(bench: Bench) -> str:
+    lines = ["| 64 bytes | read by | p50 | p99 | whole | msg/s | CPU s/million | round trip |",
+             "|---|---|---|---|---|---|---|---|"]
+    names = {"shm": "**this project**", "zeromq": "ZeroMQ"}
+    for kind in TRANSPORTS:
+        for read in READS:
+            if (kind.name, read, 64) not in bench.rounds[0]:
                 continue
-            row[name] = {part: bench.value(key, name, part) for part in found if part != "curve"}
-            if "curve" in found:  # point by point
-                curves = [figures[key][name]["curve"] for figures in bench.rounds]
-                row[name]["curve"] = [median(points) for points in zip(*curves)]
-        result.append(row)
-    return result
+            cells = [short(bench.value((kind.name, read, 64), *path), scale) for scale, path in (
+                (1e-3, ("seen", "p50")), (1e-3, ("seen", "p99")), (1e-3, ("whole", "p50")),
+                (1, ("rate",)), (1, ("cpu_s_per_million",)), (1e-3, ("trip", "p50")))]
+            lines.append(" | ".join([f"| {names.get(kind.name, kind.name)}", read, *cells]) + " |")
+    return "\n".join(lines)
 
 
-def write_files(folder: str, about: Dict[str, str], bench: Bench, targets: List[dict]) -> None:
+def python_table(bench: Bench) -> str:
+    lines = ["| Python to Python | bytes | p50 | p90 | p99 | messages/s | of them lost |",
+             "|---|---|---|---|---|---|---|"]
+    for size in python_pair.SIZES:
+        for name in (python_pair.READER, python_pair.QUEUE):
+            key = (name, "python", size)
+            ages = " | ".join(short(bench.value(key, "fresh", part), 1e-3)
+                              for part in ("p50", "p90", "p99"))
+            lines.append(f"| {name} | {size:,} | {ages} | {short(bench.value(key, 'rate'))} "
+                         f"| {100 * bench.value(key, 'lost'):.0f} % |")
+    return "\n".join(lines)
+
+
+def ring_table(bench: Bench) -> str:
+    """What a larger ring costs."""
+    lines = ["| slots of 1 MiB | ring | whole | messages/s | round trip |", "|---|---|---|---|---|"]
+    for slots, name in sorted([(8, Shm.name)] + [(kind.slots, kind.name) for kind in RINGS]):
+        flat, said = (ShmRead.name, ", the default") if name == Shm.name else (name, "")
+        whole, trip = (short(bench.value((name, "spin", 1 << 20), figure, "p50"), 1e-3)
+                       for figure in ("whole", "trip"))
+        rate = short(bench.value((flat, "spin", 1 << 20), "rate"))
+        lines.append(f"| {slots}{said} | {slots} MiB | {whole} | {rate} | {trip} |")
+    return "\n".join(lines)
+
+
+def write_files(folder: str, blocks: Dict[str, str], rows: List[dict]) -> None:
+    """results.csv, and the blocks of README.md that plot.py puts there."""
     os.makedirs(folder, exist_ok=True)
-    rows = records(bench)
-    with open(os.path.join(folder, "results.json"), "w") as out:
-        json.dump({"machine": about, "rounds": len(bench.rounds), "unit": "ns", "results": rows,
-                   "missing": bench.missing, "publish_ns": bench.publish, "targets": targets,
-                   "missed": bench.missed()}, out,
-                  indent=1)
-    flat = [{key if not isinstance(value, dict) else f"{key}_{part}_ns": found
-             for key, value in row.items()
-             for part, found in (value.items() if isinstance(value, dict) else [("", value)])
-             if part not in ("curve", "count")} for row in rows]
     with open(os.path.join(folder, "results.csv"), "w", newline="") as out:
-        fields = list(dict.fromkeys(field for row in flat for field in row))
+        fields = list(dict.fromkeys(field for row in rows for field in row))
         writer = csv.DictWriter(out, fields, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(flat)
-    plot.write_plots(folder, rows, about)
+        writer.writerows(rows)
+    for name, block in blocks.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as out:
+            print(block, file=out)
 
 
 def parse_options(arguments: List[str]) -> argparse.Namespace:
@@ -436,7 +484,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add("--rounds", type=int, choices=range(1, 100), metavar="N", help="(5; quick: 1)")
     add("--no-pin", action="store_true", help="leave both sides where they are put")
     add("--output", default=os.path.join("build", "bench"), metavar="FOLDER",
-        help="of results.json, results.csv, latency.svg, throughput.svg (build/bench)")
+        help="of results.csv, and of what plot.py puts into README.md (build/bench)")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 5)
     return options
@@ -467,32 +515,33 @@ def main(arguments: List[str]) -> int:
         bench.run()
         bench.check()
         targets = bench.targets()
-        print(table(bench))
         missed = bench.missed()
+        print(table(bench), python_table(bench), ring_table(bench), sep="\n\n")
         print("\ncells in which another transport is better by more than 5 % (blocked round trips: "
               f"20 %): {len(missed)}", *missed, sep="\n  ")
         print("\n" + targets_table(targets))
-        print("  publish / inlined with the fences of this machine only: "
-              f"{bench.publish_ratio('one call'):.3g} flat out, "
-              f"{bench.publish_ratio('a call each'):.3g} call by call")
         quiet = bench.value(("floor", "spin", 64), "seen", "p50")
         if bench.value(("floor", "spin", 64), "seen", "p99") > 20 * quiet:
             print("  the machine was busy with something else: these figures are worth little")
         for where, why in bench.missing.items():
             print(f"  no {where}: {why}")
-        write_files(options.output, about, bench, targets)
-        print(f"\n{options.rounds} rounds in {time.monotonic() - begin:.0f} s; "
-              f"results.json, results.csv, latency.svg, throughput.svg in {options.output}")
+        run = f"{options.rounds} rounds in {time.monotonic() - begin:.0f} s"
+        machine = f"{about['cpu']}; {about['python']}"
+        write_files(options.output, {
+            "machine.txt": machine,
+            "run.md": f"{machine}; {about['system']};\n"
+                      f"ZeroMQ {about['ZeroMQ']}; {about['pinning']}; {run}.",
+            "small.md": small_table(bench), "python.md": python_table(bench),
+            "rings.md": ring_table(bench), "targets.txt": targets_table(targets),
+            "missed.txt": "\n".join(missed) or "none"}, rows_of(bench))
+        print(f"\n{run}; results.csv in {options.output}")
         return 0
     except KeyboardInterrupt as ending:
         print("bench.py: ended by a signal", file=sys.stderr)
         return 128 + (ending.args[0] if ending.args else signal.SIGINT)
-    except (Broken, OSError, host.Failure) as error:
+    except (Broken, OSError, transports.shmprueba.Error) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
-    finally:
-        gc.collect()
-        Shm.unmap()
 
 
 if __name__ == "__main__":

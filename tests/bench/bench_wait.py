@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What waiting costs, and what it delays: the real pair, pinned, every figure a ratio in one run.
+"""What waiting costs, and what it delays: the real pair, every figure a ratio in one run.
 
 cmake --build build --target bench-wait    some minutes; one table: target, result, met or not
 bench_wait.py --before REV                 and the rows against the project as it was at REV
@@ -21,6 +21,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from bench import ENDINGS, Progress, end_by_signal
 from pair_runs import Failed, NOW, Runs, Version, build
+from transports import short
 
 SPIN, ADAPTIVE, BLOCK = ("--wait", "spin"), ("--wait", "adaptive"), ("--wait", "block")
 RATES = {1000: 1.0, 100: 1.5, 20: 2.5}  # messages a second: seconds
@@ -36,12 +37,14 @@ class Row(NamedTuple):
     sign: str = ""   # none: just what it is
     goal: float = 0
     unit: str = ""
+    minus: bool = False  # the figure less the other one
 
 
 WAITING = [
     Row("1 kHz, default: p50 / spin's", "1000 adaptive p50", "1000 spin p50", "<=", 1.2),
     Row("1 kHz, default: p90 / spin's", "1000 adaptive p90", "1000 spin p90", "<=", 2),
-    Row("1 kHz, default: CPU", "1000 adaptive cpu", "", "<=", 10, "%"),
+    Row("1 kHz, default: CPU, points over block's", "1000 adaptive cpu", "1000 block cpu", "<=", 12,
+        minus=True),
     Row("100 Hz, default: p50 / spin's", "100 adaptive p50", "100 spin p50", "<=", 1.5),
     Row("100 Hz, default: CPU", "100 adaptive cpu", "", "<=", 2, "%"),
     Row("20 Hz, default: p50 / spin's", "20 adaptive p50", "20 spin p50", "<=", 5),
@@ -50,6 +53,17 @@ WAITING = [
         1.05),
     Row("random gaps, default: CPU", "random adaptive cpu", "", "<=", 30, "%"),
     Row("nothing for 10 s, default: CPU", "idle cpu", "", "<=", .3, "%"),
+    *(Row(f"not pinned, 1 kHz, {name}: {p} / pinned spin's", f"free {mode} {p}", f"1000 spin {p}",
+          "<=", goal) for name, mode in (("default", "adaptive"), ("spin", "spin"))
+      for p, goal in (("p50", 2), ("p90", 50))),
+    *(Row(f"late sleeps, 1 kHz, default: {p} / spin's", f"noisy adaptive {p}", f"noisy spin {p}",
+          "<=", goal) for p, goal in (("p50", 1.2), ("p90", 3))),
+    Row("late sleeps: CPU, points over block's + lateness", "noisy adaptive cpu", "noisy allowed",
+        "<=", 5, minus=True),
+    *(Row(f"fresh data, {name}: call -> seen, warm / cold", f"warm {mode}", f"cold {mode}", "<=",
+          .5) for name, mode in (("default", "adaptive"), ("spin", "spin"))),
+    *(Row(f"fresh data, warm, {name}: / data known before", f"warm {mode}", f"1000 {mode} due",
+          "<=", 5) for name, mode in (("default", "adaptive"), ("spin", "spin"))),
     *(Row(f"then {name}: learned after", f"learned {name}", "", "<=", 32, " messages")
       for name in PHASES),
     *(Row(f"CPUs busy, 1 kHz, default: {p} / block's", f"busy adaptive {p}", f"busy block {p}",
@@ -63,7 +77,7 @@ WAITING = [
     Row("full rate: published, default / spinning reader", "flat adaptive", "flat spin", ">=", .95),
     Row("1 kHz, blocking reader: wake calls a sleep", "1 kHz wakes", "1 kHz sleeps", "<=", 2),
     Row("full rate, blocking reader: wake calls a sleep", "flat wakes", "flat sleeps", "<=", 2),
-    *(Row(f"host.py at {rate} Hz: {name} p50 / before", f"{rate} spin {key}",
+    *(Row(f"host.py at {rate} Hz: {name} / before", f"{rate} spin {key}",
           f"before {rate} spin {key}", "<=", .5)
       for rate in (1000, 100) for name, key in (("publish", "publish"), ("due -> seen", "due"))),
     Row("host.py flat out, nobody there / before", "flat nobody", "before flat nobody", ">=", 1.1)]
@@ -91,7 +105,8 @@ class Round:
     def jobs(self) -> List[Tuple]:
         found: List[Tuple] = [(self.learned,), (self.one_cpu,), (self.wakes,)]
         found += [(self.paced, "", NOW, rate, mode) for rate in RATES for mode in (SPIN, ADAPTIVE)]
-        found += [(self.paced, "", NOW, 1000, BLOCK)]
+        found += [(self.paced, "", NOW, 1000, BLOCK), (self.noisy,)]
+        found += [(job, mode) for job in (self.free, self.fresh) for mode in (ADAPTIVE, SPIN)]
         found += [(job, mode) for job in (self.random, self.ten) for mode in (ADAPTIVE, BLOCK)]
         found += [(self.busy, "", NOW, mode) for mode in (ADAPTIVE, BLOCK, SPIN)]
         found += [(self.flat, f"flat {name}", NOW, *clients) for name, clients in (
@@ -120,6 +135,33 @@ class Round:
                             ("publish", host["publish_ns"]["p50"]),
                             ("due", client["due_latency_ns"]["p50"])):
             self.figures[f"{mark}{rate} {mode[1]} {name}"] = value
+
+    def free(self, mode: Tuple[str, str]) -> None:
+        """Not pinned, as a newcomer runs it."""
+        both = self.runs.cpus
+        _, (client,) = self.runs.pair(NOW, self.rate(1000, 1.5), mode, on=both)
+        for name in ("p50", "p90"):
+            self.figures[f"free {mode[1]} {name}"] = client["latency_ns"][name]
+
+    def noisy(self) -> None:
+        """With sleeps made late. What that lets the default spin for is p97 - p50 of a sleep."""
+        for mode in (ADAPTIVE, SPIN, BLOCK):
+            late = self.runs.noise()
+            _, (client,) = self.runs.pair(NOW, self.rate(1000, 1.5), mode)
+            if mode == ADAPTIVE:
+                self.figures.update({f"sleep {p}": late[p] for p in late})
+            for name in ("p50", "p90"):
+                self.figures[f"noisy {mode[1]} {name}"] = client["latency_ns"][name]
+            self.figures[f"noisy {mode[1]} cpu"] = client["cpu"]["percent"]
+        self.figures["noisy allowed"] = (self.figures["noisy block cpu"] + 100 * (
+            self.figures["sleep p97"] - self.figures["sleep p50"]) / 1e6)
+
+    def fresh(self, mode: Tuple[str, str]) -> None:
+        """Data that nobody could prepare: from before the call of send to when C has seen them."""
+        for kind in ("warm", "cold"):
+            phase = f"{int(1500 * self.scale)}{kind[0]}1000"
+            _, (reader,) = self.runs.rhythm([phase], mode[1], reader="take")
+            self.figures[f"{kind} {mode[1]}"] = reader["whole"]["p50"]
 
     def flat(self, name: str, version: Version, *clients: Tuple[str, ...]) -> None:
         host, _ = self.runs.pair(version, ("--rate", "0"), *clients, seconds=.5)
@@ -154,7 +196,7 @@ class Round:
     def learned(self) -> None:
         """After how many messages of a new rhythm are 16 in a row seen as soon as by spinning? As
         soon: their median is at most twice that of the spinning reader's second half."""
-        ages = {mode: self.runs.rhythm(TRACE, mode, trace=True)[1][0]["ages"]
+        ages = {mode: self.runs.rhythm(TRACE, mode, reader="trace")[1][0]["ages"]
                 for mode in ("adaptive", "spin")}
         for name, (begin, end) in PHASES.items():
             limit = 2 * median(ages["spin"][(begin + end) // 2:end])
@@ -189,6 +231,8 @@ def result(row: Row, rounds: List[Figures]) -> Optional[float]:
     found = [figures for figures in rounds if row.over in figures]
     if not found or row.under and row.under not in found[0]:
         return None
+    if row.minus:
+        return median(figures[row.over] - figures[row.under] for figures in found)
     return median(figures[row.over] / (figures[row.under] if row.under else 1)
                   for figures in found)
 
@@ -200,7 +244,7 @@ def table(title: str, rows: List[Row], rounds: List[Figures]) -> str:
         if value is None:
             lines.append(f"  {row.what:48}{'-':>10}  needs --before REV")
             continue
-        if not isfinite(value) or value < 0:
+        if not isfinite(value) or value < 0 and not row.minus:
             raise Failed(f"{row.what}: impossible: {value}")
         met = value <= row.goal if row.sign == "<=" else value >= row.goal
         goal = f"{row.sign} {row.goal:g}{row.unit}"
@@ -217,6 +261,44 @@ def at_1_khz(rounds: List[Figures]) -> str:
                          for key in ("p50", "p90", "cpu"))
         lines.append(f"  {name:22}{p50 / 1000:7.2f} us{p90 / 1000:7.2f} us  {cpu:.1f} %")
     return "\n".join(lines)
+
+
+def in_words(rounds: List[Figures]) -> str:
+    """The figures beside the ratios."""
+    def us(name: str) -> str:
+        return f"{median(figures[name] for figures in rounds) / 1000:.1f}"
+
+    late = [us(f"sleep {p}") for p in ("p50", "p90", "p99")]
+    lines = ["late sleeps: a sleep of 1 ms ended late by {} us at p50, {} at p90, {} at p99".format(
+        *late) + ("" if float(late[2]) > 200 else "; too little to prove much")]
+    for name, mode in (("spin", "spin"), ("default", "adaptive")):
+        lines.append(f"{name}: data known before they are due are seen {us(f'1000 {mode} due')} us "
+                     f"after that; data that just arrived, {us(f'warm {mode}')} us after the call "
+                     f"of send if warm() ran until then, {us(f'cold {mode}')} us if not")
+    return "\n".join(lines)
+
+
+def write_files(folder: str, printed: str, rounds: List[Figures]) -> None:
+    """For plot.py: what was printed, what its picture shows, and the table that README.md has."""
+    def middle(name: str) -> float:
+        return median(figures[name] for figures in rounds)
+
+    rows = [("known", mode, middle(f"1000 {mode} due"), middle(f"1000 {mode} cpu"))
+            for mode in ("adaptive", "spin", "block")]
+    rows += [(data, mode, middle(f"{kind} {mode}"), "") for mode in ("adaptive", "spin")
+             for data, kind in (("fresh", "cold"), ("fresh+warm", "warm"))]
+    csv = "\n".join(",".join(map(str, row)) for row in [("data", "wait", "p50_ns", "cpu_percent"),
+                                                       *rows])
+    headline = ["| client waits by | age when seen, p50 / p90 | of a core |", "|---|---|---|"]
+    for mode, name in (("adaptive", "**`adaptive`, the default**"), ("spin", "`spin`"),
+                       ("block", "`block`")):
+        p50, p90 = (short(middle(f"1000 {mode} {p}"), 1e-3) for p in ("p50", "p90"))
+        headline.append(f"| {name} | {p50} / {p90} us | {middle(f'1000 {mode} cpu'):.2g} % |")
+    os.makedirs(folder, exist_ok=True)
+    for name, text in (("waiting.txt", printed), ("waiting.csv", csv),
+                       ("headline.md", "\n".join(headline))):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as out:
+            print(text, file=out)
 
 
 def measure(options: argparse.Namespace, cpus: List[int]) -> List[Figures]:
@@ -241,6 +323,7 @@ def main() -> int:
     add = parser.add_argument
     add("--quick", action="store_true", help="short runs, one round: does each work?")
     add("--rounds", type=int, choices=range(1, 100), metavar="N", help="(9; quick: 1)")
+    add("--output", metavar="FOLDER", help="of waiting.txt, waiting.csv, headline.md, for plot.py")
     add("--before", metavar="REV", help="measure against the project at this revision of git, too")
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 9)
@@ -253,13 +336,16 @@ def main() -> int:
     begin = time.monotonic()
     try:
         rounds = measure(options, cpus)
-        print(at_1_khz(rounds) + "\n\n" + table("waiting", WAITING, rounds))
-        print("\n" + table("each further reader", FURTHER, rounds)
-              + f"\n  (host.py on CPU {cpus[0]}; the readers share {len(cpus) - 1} others)")
+        parts = [at_1_khz(rounds), table("waiting", WAITING, rounds), in_words(rounds),
+                 table("each further reader", FURTHER, rounds)
+                 + f"\n  (host.py on CPU {cpus[0]}; the readers share {len(cpus) - 1} others)"]
         if options.before:
-            print("\n" + table(f"beside {options.before}", COMPARED, rounds))
-        print(f"\n{len(rounds)} rounds in {time.monotonic() - begin:.0f} s; load before and in it "
-              "%.2f %.2f %.2f" % os.getloadavg())
+            parts.append(table(f"beside {options.before}", COMPARED, rounds))
+        parts.append(f"{len(rounds)} rounds in {time.monotonic() - begin:.0f} s; load before and "
+                     "in it %.2f %.2f %.2f" % os.getloadavg())
+        print("\n\n".join(parts))
+        if options.output:
+            write_files(options.output, "\n\n".join(parts), rounds)
         return 0
     except KeyboardInterrupt as ending:
         print("bench_wait.py: ended by a signal", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Runs of the real pair, pinned, for bench_wait.py: start, wait, read the JSON, leave nothing."""
+"""Runs of the real pair for bench_wait.py: start, wait, read the JSON, leave nothing."""
 import contextlib
 import io
 import json
@@ -13,12 +13,28 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path.insert(0, ROOT)
-import host  # noqa: E402
+sys.path.insert(0, os.path.join(ROOT, "src"))
+from shmprueba import libc  # noqa: E402
 
 READER = os.environ.get("BENCH_READER", os.path.join(ROOT, "build", "tests", "bench_reader"))
 PR_SET_PDEATHSIG, LONGEST_S = 1, 60
 NAME = f"shmwait-{os.getpid()}"
+TIMER_SLACK = """import ctypes, json, time
+ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)
+now = time.monotonic_ns
+"""
+NOISE = TIMER_SLACK + """while True:
+    time.sleep(400e-6)
+    end = now() + 100_000
+    while now() < end:
+        pass"""
+SLEEPS = TIMER_SLACK + """late = []
+for _ in range(600):
+    begin = now()
+    time.sleep(1e-3)
+    late.append(now() - begin - 1_000_000)
+late.sort()
+print(json.dumps({f"p{p}": late[6 * p] for p in (50, 90, 97, 99)}))"""
 
 
 class Failed(Exception):
@@ -55,7 +71,7 @@ class Runs:
 
     def start(self, command: List[str], cpus: Sequence[int], **pipes: object) -> subprocess.Popen:
         def prepare() -> None:
-            host.libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             os.sched_setaffinity(0, cpus)
 
         process = subprocess.Popen(command, preexec_fn=prepare, text=True, **pipes)
@@ -87,6 +103,14 @@ class Runs:
             raise Failed(f"{' '.join(process.args)}: exit {process.returncode}")
         return json.loads(out.splitlines()[-1])
 
+    def noise(self) -> Dict[str, int]:
+        """Makes sleeps late until the next run has ended: a process on each CPU that wakes 2,000
+        times a second, and works for 100 us each. @return by how much they are, in ns."""
+        for cpu in self.cpus:
+            self.start([sys.executable, "-c", NOISE], [cpu])
+        command = [sys.executable, "-c", SLEEPS]
+        return self.figures(self.start(command, self.others[:1], stdout=subprocess.PIPE))
+
     @staticmethod
     def wait_for_maps(processes: Sequence[subprocess.Popen]) -> None:
         """Until each of them has the segment, or has ended."""
@@ -107,7 +131,7 @@ class Runs:
              *clients: Sequence[str], seconds: float = 0, burn: bool = False,
              on: Sequence[int] = ()) -> Tuple[dict, List[dict]]:
         """(host's JSON, the clients'): the host on the first CPU, each client on one of the others,
-        or all of them on these. seconds: the host is ended then, else it ends by its --count.
+        or all of them where these are. seconds: the host is ended then, else by its --count.
         burn: a process that does nothing else on each CPU."""
         if burn:
             for cpu in self.cpus:
@@ -129,17 +153,17 @@ class Runs:
                          f"{found[0]['published']}")
         return found
 
-    def rhythm(self, phases: Sequence[str], *modes: str, seed: int = 0, trace: bool = False,
+    def rhythm(self, phases: Sequence[str], *modes: str, seed: int = 0, reader: str = "",
                host_on: Sequence[int] = (), on: Sequence[int] = ()) -> Tuple[dict, List[dict]]:
         """(JSON of rhythm.py, of a client for each mode), which are all there before it begins, and
-        are cliente_c; trace: bench_reader, whose JSON has each age."""
+        are cliente_c; reader: bench_reader with this job, "trace": its JSON has each age."""
         server = self.start([sys.executable, os.path.join(HERE, "rhythm.py"), NAME,
                              str(len(modes)), str(seed), *phases], host_on or self.cpus[:1],
                             stdout=subprocess.PIPE)
         if server.stdout.readline() != "live\n":
             raise Failed("rhythm.py did not start")
-        readers = [self.start([READER, "shm", mode, "64", "0", "trace", "-1", NAME],
-                              on or self.others, stdout=subprocess.PIPE) if trace else
+        readers = [self.start([READER, "shm", mode, "64", "0", reader, "-1", NAME],
+                              on or self.others, stdout=subprocess.PIPE) if reader else
                    self.client(NOW, ["--wait", mode], on or self.others) for mode in modes]
         found = self.figures(server), [self.figures(reader) for reader in readers]
         self.__exit__()

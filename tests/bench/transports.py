@@ -10,22 +10,27 @@ import ctypes
 import fcntl
 import io
 import os
+import random
 import socket
 import struct
 import sys
-from typing import Callable, List, Optional, Tuple, Type
+import time
+from math import ceil
+from typing import Callable, Dict, List, Optional, Tuple, Type
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-import host  # noqa: E402  the product itself, not a copy of it
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "src"))
+import shmprueba  # noqa: E402  the product itself, not a copy of it
 
 try:
     import zmq  # python3-zmq; never required
 except ImportError:
     zmq = None
 
-now = host.clock
+now = shmprueba.clock
+AHEAD_NS = 150_000  # a sleep that must end in time begins to end so much earlier
 F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on
-CACHE = 1 << 20  # the second level's, where the system does not tell
+LONGEST_S = 30  # a wait; the driver's watchdog is as patient
 INT, SIZE, SSIZE, ADDRESS = ctypes.c_int, ctypes.c_size_t, ctypes.c_ssize_t, ctypes.c_void_p
 
 
@@ -45,15 +50,18 @@ def foreign(name: str, result: Type, *arguments: Type) -> Callable:
     raise OSError(f"no {name} on this system")
 
 
-def second_level_cache() -> int:
-    """Bytes of it that one CPU has."""
-    with contextlib.suppress(OSError, ValueError):
-        for index in range(8):
-            folder = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
-            with open(folder + "/level") as level, open(folder + "/size") as size:
-                if level.read().strip() == "2":
-                    return int(size.read().strip().rstrip("K")) << 10
-    return CACHE
+def spread(values: List[int]) -> Dict[str, int]:
+    ordered = sorted(values)
+    ranks = {"min": 0, "p50": .5, "p90": .9, "p99": .99, "p99_9": .999, "max": 1}
+    figures = {name: ordered[max(ceil(f * len(ordered)) - 1, 0)] for name, f in ranks.items()}
+    return {"count": len(ordered), **figures}
+
+
+def short(value: Optional[float], scale: float = 1, enough: bool = True) -> str:
+    if value is None or not enough:
+        return "-"
+    value *= scale
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 class Transport:
@@ -284,63 +292,40 @@ class ZeroMq(Transport):
             end.close() if self.mine else end.term()
 
 
-def filler(link: "Shm") -> Callable[[int, int], None]:
-    """fill(at, n) of Lane.writer: the outbox, as host.py does it: a small message and its length in
-    one pack_into, which would clear a large one first."""
-    memory, ints, size, outbox = link.segment.memory, link.segment.ints, link.size, link.outbox
-    pack = struct.Struct(f"=II{size}s").pack_into
-
-    def fill_small(at: int, _n: int) -> None:
-        pack(memory, at, size, 0, outbox)
-
-    def fill_large(at: int, _n: int) -> None:
-        ints[at >> 2], ints[(at >> 2) + 1] = size, 0
-        memory[at + 8:at + 8 + size] = outbox
-
-    return fill_small if size <= 4096 else fill_large
-
-
 class Shm(Transport):
-    """host.py's own segment, writer and reader; only its command line is left out."""
+    """The project's own library, as a program of one's own would use it."""
     name = kind = "shm"
-    unmapped_later: List = []
-
-    def __init__(self, size: int, read: str, slots: int = 0) -> None:
-        # Of large messages as many as stay in the cache, but 16: with 2 of 1 MiB each line comes
-        # out of the writer's own cache, and it is half as fast.
-        fit = second_level_cache() // (host.SLOT_HEAD + size)
-        self.slots = slots or (1024 if size < 65536 else max(1 << fit.bit_length() >> 1, 16))
-        super().__init__(size, read)
-        self.warm_up = max(self.slots, 32)  # once round: every page was touched
+    slots: Optional[int] = None  # as many as a user gets who does not say
 
     def open(self) -> None:
         # Of adaptive round trips the Python side spins, as that of host.py --echo does.
-        options = host.parse_options([
-            "--name", f"shmbench-{os.getpid()}", "--quiet", "--echo", "--size", str(self.size),
-            "--slots", str(self.slots), "--wait", "block" if self.read == "block" else "spin"])
-        self.segment = host.Segment(options.name, self.size, self.slots)
-        self.keeper = host.Keeper(options, self.segment)
+        # On a busy machine a reader may stand still for long: it is not to be dropped.
+        self.segment = shmprueba.Segment(
+            f"shmbench-{os.getpid()}", self.size, self.slots, receive=True, stall_timeout=LONGEST_S,
+            wait="block" if self.read == "block" else "spin")
+        self.mine = [self.segment]
+        self.warm_up = max(self.segment.slot_count, 32)  # once round: every page was touched
         self.build_lanes()
-        self.segment.go_live()
 
     def build_lanes(self) -> None:
-        size, outbox, inbox = self.size, self.outbox, self.inbox
+        segment, size, outbox = self.segment, self.size, self.outbox
         words, last = memoryview(outbox).cast("Q"), size // 8 - 1
-        keeper = self.keeper
-        publish, fill = keeper.down.writer(keeper.make_room), filler(self)
-        take, done = keeper.up.reader()
+        inbox = memoryview(self.inbox)  # a bytearray would copy the reply first
+        reserve, commit, take, release = (segment.reserve, segment.commit, segment.receive,
+                                          segment.release)
 
         def send(stamp: int, n: int) -> None:
             words[0] = stamp
             words[1] = words[last] = n
-            publish(fill, stamp)
+            reserve()[:] = outbox
+            commit(size)
 
         def receive() -> None:
-            reply = keeper.await_up(take, lambda _now: not keeper.settled())
+            reply = take(LONGEST_S)
             if reply is None:
                 raise Broken("the reader is gone")
-            inbox[:] = reply
-            if not done(reply):
+            inbox[:] = reply.payload
+            if not release(reply):
                 raise Broken("an echo was overwritten")
 
         self.send, self.receive = send, receive
@@ -348,28 +333,15 @@ class Shm(Transport):
     def place(self) -> List[str]:
         return [self.segment.name]
 
-    def close(self) -> None:
-        """A frame on its way out of an exception may still hold a view: unmapped then later."""
-        segment = getattr(self, "segment", None)
-        if segment:
-            segment.end()
-            self.unmapped_later.append(segment)
-            del self.segment, self.keeper, self.send, self.receive
-        self.unmap()
-
-    @classmethod
-    def unmap(cls) -> None:
-        while cls.unmapped_later:
-            try:
-                cls.unmapped_later[-1].unmap()
-            except BufferError:
-                return
-            cls.unmapped_later.pop()
-
 
 class ShmRead(Shm):
     """Flat out, where the reader looks at every cache line of every message."""
     name = "shm, all read"
+
+
+# The same with other rings of 1 MiB messages than the default's of 8 slots.
+RINGS: List[Type[ShmRead]] = [
+    type(f"Shm{n}", (ShmRead,), {"name": f"shm, {n} slots", "slots": n}) for n in (2, 4, 16)]
 
 
 class Copy(Shm):
@@ -377,12 +349,14 @@ class Copy(Shm):
     name = "slice copy"
 
     def build_lanes(self) -> None:
-        size, memory, message = self.size, self.segment.memory, b"c" * self.size
-        first, stride, mask = self.keeper.down.first, self.segment.slot_stride, self.slots - 1
+        views = []
+        for _ in range(self.segment.slot_count):
+            views.append(self.segment.reserve())
+            self.segment.commit(self.size)
+        mask, message = len(views) - 1, b"c" * self.size
 
         def send(_stamp: int, n: int) -> None:
-            at = first + (n & mask) * stride + host.SLOT_HEAD
-            memory[at:at + size] = message
+            views[n & mask][:] = message
 
         self.send = self.receive = send
 
@@ -390,7 +364,7 @@ class Copy(Shm):
 TRANSPORTS: List[Type[Transport]] = [Shm, Pipe, Stream, SeqPacket, Tcp, Queue, ZeroMq]
 
 
-# ---- the three jobs: each sends its warm-up first, and returns what the Python side measured -----
+# ---- the jobs: each sends its warm-up first, and returns what the Python side measured -----------
 
 def warm(link: Transport) -> int:
     for n in range(1, link.warm_up + 1):
@@ -414,16 +388,30 @@ def paced(link: Transport, count: int, period_ns: int) -> List[int]:
     return costs
 
 
+def awaited(send: Callable[[int, int], None], count: int, known: bool, begin: int = 0) -> int:
+    """As a script that sleeps until there is something to send, about 1,000 times a second, at
+    moments that jitter by 200 us. known: when is known, so that it is awake by then."""
+    jitter, due, n = random.Random(1), now() + 5_000_000, begin
+    for n in range(begin + 1, begin + count + 1):
+        due += 1_000_000 + jitter.randrange(-100_000, 100_000)
+        time.sleep(max(due - now() - (AHEAD_NS if known else 0), 0) * 1e-9)
+        stamp = now()
+        while stamp < due:
+            stamp = now()
+        send(stamp, n)
+    return n
+
+
 def flat_out(link: Transport, seconds: float) -> Tuple[int, int, int]:
     """(messages after the warm-up, nanoseconds, nanoseconds of CPU)"""
     send, burst = link.send, 64 if link.size < 65536 else 4
     first = n = warm(link)
-    cpu, begin = host.time.process_time_ns(), now()
+    cpu, begin = time.process_time_ns(), now()
     end = begin + int(seconds * 1e9)
     while now() < end:
         for n in range(n + 1, n + 1 + burst):
             send(now(), n)
-    elapsed, cpu = now() - begin, host.time.process_time_ns() - cpu
+    elapsed, cpu = now() - begin, time.process_time_ns() - cpu
     send(0, n + 1)
     return n - first, elapsed, cpu
 
@@ -448,59 +436,49 @@ def trips(link: Transport, seconds: float) -> List[int]:
 
 # ---- what publishing costs, without anybody reading ----------------------------------------------
 
-def publish_chunk(link: Shm, how: str, start: int, count: int) -> float:
-    """Nanoseconds a message; how: "one call" of publish() for all, as the host does flat out, or
-    "a call each", or "inlined", the same stores in a loop, or "fenced", that as on ARM."""
-    lane, words = link.keeper.down, link.segment.words
-    words[lane.head] = start
-    publish, fill = lane.writer(link.keeper.make_room, start), filler(link)
-
-    if how == "one call":
-        begin = now()
-        publish(fill, 0, start + count)
-        return (now() - begin) / count
-    if how == "a call each":
-        begin = now()
-        for _ in range(count):
-            publish(fill)
-        return (now() - begin) / count
-    release, acquire = lane.fence
-    first, stride, mask, head = lane.first // 8, lane.stride // 8, lane.slots - 1, lane.head
-    weak = host.WEAK or how == "fenced"
-    memory, size, payload = link.segment.memory, link.size, link.outbox
-    pack = struct.Struct(f"=II{size}s").pack_into
+def publish_inlined(link: Shm, count: int) -> float:
+    """Nanoseconds a message of the same stores in one loop: no call, no check, no heartbeat."""
+    lane = link.segment._down
+    words, head, wish, (release, acquire), slots = (lane.words, lane.head, lane.wish, lane.fence,
+                                                    lane.slots)
+    views = [(lane.slot(n), lane.memory[8 * lane.slot(n) + 32:][:link.size]) for n in range(slots)]
+    mask, size, payload, start = slots - 1, link.size, link.outbox, words[head]
     begin = now()
-    for n in range(start + 1, start + count + 1):
-        slot = first + (n & mask) * stride
+    for n in range(start + 1, start + 1 + count):
+        slot, view = views[n & mask]
         words[slot] = 2 * n - 1
-        if weak:
-            release(); acquire()
-        pack(memory, (slot + 3) << 3, size, 0, payload)
-        stamp = now()
-        words[slot + 2] = stamp
-        words[slot + 1] = stamp
-        if weak:
-            release(); acquire()
+        view[:] = payload
+        words[slot + 3] = size
+        words[slot + 2] = words[slot + 1] = now()
         words[slot] = 2 * n
         words[head] = n
+        release(); acquire()
+        if words[wish]:
+            raise Broken("nobody should sleep here")
+    return (now() - begin) / count
+
+
+def publish_called(link: Shm, count: int) -> float:
+    """The same by calls of the library."""
+    segment, size, payload = link.segment, link.size, link.outbox
+    reserve, commit = segment.reserve, segment.commit
+    begin = now()
+    for _ in range(count):
+        reserve()[:] = payload
+        commit(size)
     return (now() - begin) / count
 
 
 def publish_costs(rounds: int, count: int, tick: Callable[[], None]) -> List[dict]:
     """Interleaved rounds of {variant: nanoseconds a message}."""
-    variants = {"one call": (1024, "one call", 0), "a call each": (1024, "a call each", 0),
-                "inlined": (1024, "inlined", 0), "fenced": (1024, "fenced", 0),
-                "16 slots": (16, "one call", 0), "65,536 slots": (65536, "one call", 0),
-                "message 1,000": (1024, "one call", 1000),
-                "message 100,000,000": (1024, "one call", 100_000_000)}
     results = []
     for _ in range(rounds):
         row = {}
-        for name, (slots, how, start) in variants.items():
-            link = Shm(64, "spin", slots)
+        for name, publish in (("calls", publish_called), ("inlined", publish_inlined)):
+            link = Shm(64, "spin")
             try:
-                publish_chunk(link, how, start, slots)  # touches every page
-                row[name] = publish_chunk(link, how, start, count)
+                publish(link, link.warm_up)  # touches every page
+                row[name] = publish(link, count)
             finally:
                 link.close()
             tick()

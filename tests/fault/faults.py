@@ -4,26 +4,28 @@ The rows are the tests' own: the first line of a docstring is "done | expected";
 it saw into self.happened. `cmake --build BUILD --target faults`, or by hand: python3 faults.py
 """
 import concurrent.futures
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import time
 import unittest
-from typing import List, Tuple
+from typing import BinaryIO, List, Optional, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "pair")]
 
-from support import (ATTACHED, CLIENT, DOWN, DROPPED, FENCED_HOST, HOLDER,  # noqa: E402
-                     HOST, PLACE, ROOT, SLOTS, UP, WISH, PairTest, can_unshare, changed_host,
-                     require)
+from support import (ATTACHED, CLAIMING, CLIENT, DOWN, DROPPED, HEAD, HOST, PID,  # noqa: E402
+                     PLACE, ROOT, SLOTS, UP, WISH, PairTest, can_unshare, changed_host, require)
 
 BUILD = os.environ.get("BUILD_DIR", os.path.join(ROOT, "build"))
 HOSTILE = os.path.join(BUILD, "tests", "fault_hostile")
 AS_ROOT = [] if os.getuid() == 0 else ["--user", "--map-root-user"]  # in a namespace of our own
-CLAIMING = 0xffff << 32  # a position from here on is a pid that is just claiming
+HOST_ROLE, CONSUMER, SENDER, RECEIVER = range(4)  # the byte that the holder of a role has locked
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
 
 
 class FaultTest(PairTest):
@@ -80,15 +82,9 @@ class FaultTest(PairTest):
         """Where the time is the fault itself: a peer that does nothing for so long."""
         time.sleep(seconds)
 
-    def segment(self, size: int = 256) -> bytes:
+    def segment(self, size: int = 4096) -> bytes:
         with open(f"/dev/shm/{self.name}", "rb") as segment:
             return segment.read(size)
-
-    def nobody(self) -> int:
-        """The pid of a process that is gone."""
-        process = self.start(["true"])
-        self.finish(process)
-        return process.pid
 
     # -- the host and its one consumer
 
@@ -101,23 +97,25 @@ class FaultTest(PairTest):
         return self.peek_word(DOWN + DROPPED)
 
     def consumer(self) -> int:
-        """The pid of the one that has begun and is not dropped; 0: there is none."""
-        generation, pid = self.generation(), self.holder_pid()
-        settled = self.position() < CLAIMING and self.generation() == generation
-        return pid if settled and generation % 2 and generation != self.dropped() else 0
+        """The epoch of the one that has begun and is not dropped; 0: there is none."""
+        place = self.place()
+        epoch, settled = place >> 48, place & CLAIMING != CLAIMING
+        return epoch if settled and epoch % 2 and epoch != self.dropped() else 0
 
-    def wait_consumer(self, process: subprocess.Popen) -> int:
-        """It is the consumer; its generation."""
-        self.until(lambda: self.consumer() == process.pid, "it is the consumer")
-        return self.generation()
+    def wait_consumer(self, process: Optional[subprocess.Popen] = None) -> int:
+        """It is the consumer; its epoch. None: a client whose pid is another one here."""
+        self.until(lambda: self.consumer() and (process is None
+                                                or self.consumer_pid() == process.pid),
+                   "it is the consumer")
+        return self.epoch()
 
     def wait_read(self, count: int) -> None:
         """The consumer goes on: so many messages more."""
         now = self.position()
         self.until(lambda: now + count < self.position() < CLAIMING, "the consumer reads")
 
-    def wait_dropped(self, generation: int) -> None:
-        self.until(lambda: self.dropped() == generation, f"the host drops generation {generation}")
+    def wait_dropped(self, epoch: int) -> None:
+        self.until(lambda: self.dropped() == epoch, f"the host drops the consumer of epoch {epoch}")
 
     def wait_full(self, slots: int) -> None:
         """The ring is full, and the host stands before it."""
@@ -128,12 +126,32 @@ class FaultTest(PairTest):
         self.until(lambda: self.peek_word(DOWN + WISH) > self.head()
                    and self.state_of(process) == "S", "it sleeps")
 
+    # -- a client that this test plays itself
+
+    def hold(self, role: int) -> BinaryIO:
+        """Holds the kernel's lock of a role, as a client does. To close the file is its death: the
+        kernel shows no other sign of that."""
+        file = open(f"/dev/shm/{self.name}", "r+b", buffering=0)
+        self.addCleanup(file.close)
+        fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hh4xqqi4x", fcntl.F_WRLCK, os.SEEK_SET, role,
+                                                   1, 0))
+        return file
+
+    def is_held(self, role: int) -> bool:
+        """Does any process hold it?"""
+        with open(f"/dev/shm/{self.name}", "rb") as file:
+            found = fcntl.fcntl(file, F_OFD_GETLK, struct.pack("hh4xqqi4x", fcntl.F_WRLCK,
+                                                               os.SEEK_SET, role, 1, 0))
+        return struct.unpack_from("h", found)[0] != fcntl.F_UNLCK
+
     def poke_word(self, offset: int, value: int) -> None:
         self.poke(offset, value.to_bytes(8, sys.byteorder))
 
-    def poke_place(self, generation: int, position: int) -> None:
-        """As the compare-and-swap of a client would leave it."""
-        self.poke_word(DOWN + PLACE, generation << 48 | position)
+    def poke_place(self, epoch: int, position: int, pid: int = 0) -> None:
+        """As a client stores them."""
+        if pid:
+            self.poke(DOWN + PID, pid.to_bytes(4, sys.byteorder))
+        self.poke_word(DOWN + PLACE, epoch << 48 | position)
 
 
 # ---- the table ----------------------------------------------------------------------------------
@@ -207,8 +225,11 @@ def print_table(rows: List[Tuple[str, str, str, str]]) -> None:
 def cases() -> List[type]:
     import test_client_faults
     import test_host_faults
+    import test_lock_file
     import test_segment_faults
-    modules = (test_host_faults, test_client_faults, test_segment_faults)
+    import test_start_faults
+    modules = (test_host_faults, test_start_faults, test_client_faults, test_segment_faults,
+               test_lock_file)
     return [c for module in modules for c in vars(module).values()
             if isinstance(c, type) and issubclass(c, FaultTest) and c is not FaultTest] + [Programs]
 

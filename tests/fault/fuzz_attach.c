@@ -1,17 +1,17 @@
 /* fuzz_attach.c - the bytes of an object, as attach finds them: refused, or all of it is in bounds.
  * Input: a number for the object's size (u32, in front), then its first bytes, the rest is zero. */
+#define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
 
-#include "lane.h"
-#include "segment.h"
+#include "shm_lane.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct segment segment;
-    struct lane lanes[2];
+    static struct shm_segment segment;
+    struct shm_lane lanes[2];
     uint32_t object;
 
     if (size < sizeof object)
@@ -27,15 +27,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     segment.base = bytes;
     segment.status = (void *)(bytes + SHM_STATUS_AT);
     segment.object_size = object;
-    const enum segment_result result = segment_check(&segment);
-    if (result == SEGMENT_OK) {
+    segment.why[0] = '\0';
+    const enum shm_result result = shm_segment_check(&segment);
+    if (result == SHM_OK) {
         const struct shm_header *h = &segment.header;
         const uint64_t lane_size = (uint64_t)h->slot_count * h->slot_stride;
         if (h->total_size > object || h->total_size != SHM_HEADER_SIZE + 2 * lane_size ||
-            h->payload_capacity + SHM_SLOT_HEAD > h->slot_stride || h->host_pid > INT32_MAX)
+            h->payload_capacity + SHM_SLOT_HEAD > h->slot_stride || h->host_pid > INT32_MAX ||
+            memchr(h->schema, '\0', sizeof h->schema) == NULL)
             abort();
         for (int i = 0; i < 2; i++)
-            if (lane_open(&lanes[i], bytes, h, (enum shm_lane_index)i) == LANE_OK &&
+            if (shm_lane_open(&lanes[i], &segment, (enum shm_lane_index)i) == SHM_OK &&
                 (uint64_t)(lanes[i].slots - bytes) + lane_size > object)
                 abort();
     } else if (segment.why[0] == '\0') {

@@ -1,49 +1,64 @@
 /* fuzz_lane.c - reading and writing lanes whose every byte changes between two steps.
  * Input: one byte for the sizes, then steps of 10 bytes: what to call, where to write, what. */
+#define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
 
-#include "payload.h"
+#include "own_roles.h"
+#include "shm_lane.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void use(const struct lane *lane, const unsigned char *end, const struct lane_message *m)
+/* Every byte that the message claims, is in the slots. */
+static void check(const struct shm_lane *lane, const unsigned char *end,
+                  const struct shm_message *m)
 {
-    static char line[PAYLOAD_JSON_SIZE];
-
     if (m->length > lane->capacity || m->payload < lane->slots || m->payload + m->length > end)
         abort();
-    (void)payload_crc32(m->payload, m->length, (uint32_t)m->n);
-    (void)payload_matches(m->n % 2, m);
-    if (payload_json(line, m) >= PAYLOAD_JSON_SIZE)
-        abort();
+}
+
+static void write_one(struct shm_lane *lane, uint8_t fill, uint32_t length)
+{
+    unsigned char *payload;
+
+    if (shm_lane_reserve(lane, &payload) != SHM_OK)
+        return;
+    memset(payload, fill, lane->capacity);
+    shm_lane_commit(lane, length < lane->capacity ? length : lane->capacity, fill);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct shm_segment segment;
+    static int begun;
+
     if (size < 1)
         return 0;
+    if (!begun)
+        own_roles(&segment);
+    begun = 1;
     const uint32_t slots = 2u << (data[0] & 3), stride = 128 * (1 + (data[0] >> 2 & 3u));
-    const struct shm_header header = {.total_size = SHM_HEADER_SIZE + 2 * slots * stride,
-                                      .slot_count = slots,
-                                      .slot_stride = stride,
-                                      .payload_capacity = stride - 32 - (data[0] >> 4)};
-    unsigned char *base = aligned_alloc(SHM_BLOCK, header.total_size), *payload;
-    struct lane reader, writer, other_way;
-    struct lane_message message = {0};
+    segment.header = (struct shm_header){.total_size = SHM_HEADER_SIZE + 2 * slots * stride,
+                                         .slot_count = slots,
+                                         .slot_stride = stride,
+                                         .payload_capacity = stride - 32 - (data[0] >> 5),
+                                         .flags = data[0] >> 4 & SHM_FLAG_CRC};
+    const size_t total = segment.header.total_size;
+    unsigned char *base = aligned_alloc(SHM_BLOCK, total);
+    struct shm_lane reader, writer, up;
+    struct shm_message message = {0};
     uint32_t other;
 
     if (base == NULL)
         return 0;
-    memset(base, 0, header.total_size);
-    const unsigned char *end = base + header.total_size;
-    (void)lane_open(&reader, base, &header, SHM_DOWN);
-    (void)lane_open(&writer, base, &header, SHM_DOWN);
-    (void)lane_open(&other_way, base, &header, SHM_UP);
-    reader.next = 1;
+    memset(base, 0, total);
+    segment.base = base;
+    (void)shm_lane_open(&reader, &segment, SHM_DOWN);
+    (void)shm_lane_open(&writer, &segment, SHM_DOWN);
+    (void)shm_lane_open(&up, &segment, SHM_UP);
     for (data++, size--; size >= 10; data += 10, size -= 10) {
-        /* head, dropped, place, holder, wish, attached; dropped and place of the other lane */
-        static const uint8_t lane_words[] = {0, 1, 16, 17, 32, 33, 49, 64};
+        /* head, dropped, place, pid, wish, attached; head and place of the other lane */
+        static const uint8_t lane_words[] = {0, 1, 16, 17, 32, 33, 48, 64};
         const uint32_t word = data[1] - 8u; /* below 8: the lanes' control, else a slot's head */
         const size_t at = data[1] < 8
                               ? SHM_LANE_AT(SHM_DOWN) + 8u * lane_words[data[1]]
@@ -51,35 +66,29 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (data[0] & 128)
             memcpy(base + at, data + 2, 8);
         switch (data[0] & 15) {
-        case 0: (void)lane_claim(&reader, 1, &other); break;
-        case 1: lane_leave(&reader); break;
-        case 2: (void)lane_attach(&reader); break;
-        case 3: (void)lane_readable(&reader); break;
-        case 4:
+        case 0: (void)shm_lane_claim(&reader, data[3] & 1 ? &up : NULL, &other); break;
+        case 1: shm_lane_leave(data[3] & 1 ? &up : &reader); break;
+        case 2: (void)shm_lane_attach(&reader); break;
+        case 3: (void)shm_lane_dropped(&reader); break;
+        case 4: (void)shm_lane_produce(&up); break;
         case 5: /* as a good host does */
-        case 6:
-            if (lane_reserve(&writer, &payload) == LANE_OK) {
-                memset(payload, data[2], writer.capacity);
-                lane_commit(&writer, writer.capacity, 0, data[3]);
-            }
-            break;
+        case 6: write_one(&writer, data[2], UINT32_MAX); break;
         case 7:
-            if (lane_reserve(&other_way, &payload) == LANE_OK) {
-                memset(payload, data[2], other_way.capacity);
-                lane_commit(&other_way, data[3], 1, 0);
-            }
-            (void)lane_unread(&other_way);
+            write_one(&up, data[2], data[3]);
+            (void)shm_lane_unread(&up);
             break;
         default:
-            if (lane_next(&reader, &message) != LANE_OK)
+            if ((data[0] & 1 ? shm_lane_next : shm_lane_newest)(&reader, &message) != SHM_OK)
                 break;
-            use(&reader, end, &message);
+            check(&reader, base + total, &message);
             if (data[0] & 64) /* overwritten while it was read */
                 memcpy(base + at, data + 2, 8);
-            if (lane_confirm(&reader, &message) == LANE_OK)
-                (void)lane_release(&reader, &message);
+            if (shm_lane_confirm(&reader, &message) == SHM_OK)
+                shm_lane_release(&reader, &message);
         }
     }
+    shm_lane_leave(&reader);
+    shm_lane_leave(&up);
     free(base);
     return 0;
 }

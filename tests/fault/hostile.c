@@ -1,5 +1,5 @@
 /*
- * hostile.c - what a broken or hostile peer may do, and what the client's modules make of it.
+ * hostile.c - what a broken or hostile peer may do, and what the library makes of it.
  *
  *   hostile headers [ROUNDS [SEED]]      attach to an object with fields set to anything
  *   hostile read [SECONDS [SEED]]        read a lane while a thread attacks it
@@ -22,9 +22,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "latency.h"
-#include "payload.h"
-#include "segment.h"
+#include "own_roles.h"
+#include "shm_lane.h"
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -73,46 +72,61 @@ static struct shm_status *status_of(void *base)
 static void go_live(void *base, const struct shm_header *header)
 {
     memcpy(base, header, sizeof *header);
-    atomic_store(&status_of(base)->heartbeat_ns, clock_now_ns());
-    atomic_store(&status_of(base)->state, SHM_LIVE);
+    atomic_store(&status_of(base)->heartbeat_ns, shm_clock_now_ns());
+    atomic_store(&status_of(base)->state, SHM_STATE_LIVE);
 }
 
 /* A segment on the heap, of exactly its size: AddressSanitizer knows where it ends. */
-static void *heap_segment(const struct shm_header *header)
+static struct shm_segment heap_segment(const struct shm_header *header)
 {
-    void *base = aligned_alloc(SHM_BLOCK, header->total_size);
-    CHECK(base != NULL);
-    memset(base, 0, header->total_size);
-    go_live(base, header);
-    return base;
+    struct shm_segment segment = {.header = *header,
+                                  .base = aligned_alloc(SHM_BLOCK, header->total_size)};
+
+    CHECK(segment.base != NULL);
+    memset(segment.base, 0, header->total_size);
+    own_roles(&segment);
+    return segment;
 }
 
-/* The segment under this name: mapped, or NULL. */
-static void *shared_segment(const char *name, size_t size)
+static void free_segment(struct shm_segment *segment)
 {
-    const int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    CHECK(fd >= 0);
-    void *base = ftruncate(fd, (off_t)size) == 0
-                     ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-                     : MAP_FAILED;
-    close(fd);
-    if (base == MAP_FAILED)
+    shm_roles_close(&segment->roles);
+    close(segment->roles.object);
+    free(segment->base);
+}
+
+/* A segment of this name, whose host is this process: it holds the kernel's lock. */
+static struct shm_segment shared_segment(const char *name, const struct shm_header *header,
+                                         size_t size)
+{
+    struct shm_segment segment = {.header = *header, .size = size};
+
+    segment.fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    CHECK(segment.fd >= 0);
+    segment.base = ftruncate(segment.fd, (off_t)size) == 0
+                       ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0)
+                       : MAP_FAILED;
+    if (segment.base == MAP_FAILED || shm_roles_open(&segment.roles, name, &segment.fd) != SHM_OK ||
+        shm_role_take(&segment.roles, SHM_ROLE_HOST) != SHM_OK) {
         shm_unlink(name);
-    CHECK(base != MAP_FAILED);
-    return base;
+        perror("hostile: cannot make a segment");
+        exit(1);
+    }
+    return segment;
 }
 
 /* ---- a hostile producer ---- */
 
-static void put(struct lane *writer, uint64_t n)
+static void put(struct shm_lane *writer)
 {
+    const uint64_t n = writer->next;
     unsigned char *payload;
 
-    if (lane_reserve(writer, &payload) != LANE_OK)
+    if (shm_lane_reserve(writer, &payload) != SHM_OK)
         return;
     for (uint32_t i = 0; i < writer->capacity; i++)
         payload[i] = (unsigned char)((n + i) % 251);
-    lane_commit(writer, writer->capacity, 0, 0);
+    shm_lane_commit(writer, writer->capacity, 0);
 }
 
 enum { LENGTH = 1, SEQ = 2, HEAD = 4, TIME = 8, PLACE = 16, ALL = 31 };
@@ -125,16 +139,16 @@ static uint64_t bad(uint64_t good)
     return values[below(sizeof values / sizeof values[0])];
 }
 
-/* As a host drops whoever holds the place. */
-static void drop(struct lane *writer)
+/* As a host drops the consumer that holds the place. */
+static void drop(struct shm_lane *writer)
 {
-    atomic_store(&writer->shared->dropped, SHM_GENERATION(atomic_load(&writer->shared->place)));
+    atomic_store(&writer->shared->dropped, SHM_EPOCH(atomic_load(&writer->shared->place)));
 }
 
 /* One lie. kinds: which of them this time. */
-static void lie(struct lane *writer, unsigned kinds)
+static void lie(struct shm_lane *writer, unsigned kinds)
 {
-    struct shm_lane *shared = writer->shared;
+    struct shm_lane_block *shared = writer->shared;
     struct shm_slot *slot =
         (void *)(writer->slots + below(writer->slot_count) * writer->slot_stride);
 
@@ -143,13 +157,13 @@ static void lie(struct lane *writer, unsigned kinds)
     case SEQ: atomic_store(&slot->seq, bad(2 * writer->next)); break;
     case HEAD: atomic_store(&shared->head, bad(writer->next)); break;
     case TIME:
-        atomic_store(&slot->timestamp_ns, bad(clock_now_ns()));
-        atomic_store(&slot->due_ns, bad(clock_now_ns()));
+        atomic_store(&slot->timestamp_ns, bad(shm_clock_now_ns()));
+        atomic_store(&slot->due_ns, bad(shm_clock_now_ns()));
         break;
     case PLACE:
         atomic_store(&shared->place, SHM_PLACE(any(), SHM_POSITION(bad(writer->next))));
-        atomic_store(&shared->holder, bad(atomic_load(&shared->holder)));
-        atomic_store(&shared->dropped, bad(SHM_GENERATION(atomic_load(&shared->place))));
+        atomic_store(&shared->pid, (uint32_t)any());
+        atomic_store(&shared->dropped, bad(SHM_EPOCH(atomic_load(&shared->place))));
         atomic_store(&shared->wish, bad(writer->next));
         break;
     default: break;
@@ -157,28 +171,28 @@ static void lie(struct lane *writer, unsigned kinds)
 }
 
 /* Publishes rightly, and in between lies in the ways of the moment, until end_ns. */
-static void attack(void *base, const struct shm_header *header, uint64_t end_ns)
+static void attack(struct shm_segment *segment, uint64_t end_ns)
 {
-    struct lane writer;
+    struct shm_lane writer;
     uint64_t phase_ns = 0, room_ns = 0, now;
     unsigned kinds = 0;
 
-    CHECK(lane_open(&writer, base, header, SHM_DOWN) == LANE_OK);
-    while ((now = clock_now_ns()) < end_ns) {
+    CHECK(shm_lane_open(&writer, segment, SHM_DOWN) == SHM_OK);
+    while ((now = shm_clock_now_ns()) < end_ns) {
         if (now > phase_ns) { /* head alone ends a run at once: not always */
             kinds = (unsigned)below(4) ? ALL & ~(unsigned)(HEAD | PLACE) : ALL;
             kinds &= (unsigned)any() | LENGTH;
             phase_ns = now + 50000000;
         }
-        atomic_store(&status_of(base)->heartbeat_ns, now);
-        if (lane_writable(&writer))
+        atomic_store(&status_of(segment->base)->heartbeat_ns, now);
+        if (shm_lane_writable(&writer))
             room_ns = now;
         else if (now - room_ns > 2000000) /* a lie about seq keeps a consumer where it is */
             drop(&writer);
-        put(&writer, writer.next);
+        put(&writer);
         if (below(200) == 0) {
             lie(&writer, kinds);
-            for (uint64_t hold = now + below(300000); clock_now_ns() < hold;)
+            for (uint64_t hold = now + below(300000); shm_clock_now_ns() < hold;)
                 sched_yield();
             if (kinds & PLACE) /* or nobody could claim it any more */
                 drop(&writer);
@@ -192,13 +206,13 @@ static void mutate(unsigned char *bytes, const struct shm_header *header)
 {
     static const struct {
         uint16_t at, size;
-    } fields[] = {{0, 8},   {8, 4},   {12, 4},  {16, 8},  {24, 4},  {28, 4},
-                  {32, 4},  {36, 4},  {40, 8},  {48, 8},  {56, 4},  {128, 4},
-                  {256, 8}, {264, 8}, {384, 8}, {392, 8}, {512, 8}, {640, 8}};
+    } fields[] = {{0, 8},   {8, 4},   {12, 4},  {16, 8},  {24, 4},  {28, 4},   {32, 4},  {36, 4},
+                  {40, 8},  {48, 8},  {56, 8},  {64, 8},  {504, 8}, {512, 4},  {520, 8}, {640, 8},
+                  {648, 8}, {768, 8}, {776, 4}, {896, 8}, {904, 4}, {1024, 8}, {1152, 8}};
 
     for (uint64_t i = below(5); i > 0; i--) {
-        const uint64_t values[] = {0, 1, UINT64_MAX, any()};
-        const uint64_t value = values[below(4)];
+        const uint64_t values[] = {0, 1, 2, UINT64_MAX, any()};
+        const uint64_t value = values[below(5)];
         const size_t field = below(sizeof fields / sizeof fields[0]);
         memcpy(bytes + fields[field].at, &value, fields[field].size);
     }
@@ -209,38 +223,57 @@ static void mutate(unsigned char *bytes, const struct shm_header *header)
     }
 }
 
-static uint64_t messages_read, refused[8];
+static uint64_t messages_read, answers[18]; /* by -enum shm_result */
 
 /* Reads what there is; every byte that a message claims must lie in the slots. */
-static void read_lane(unsigned char *base, const struct shm_header *header)
+static void read_lane(struct shm_segment *segment)
 {
-    struct lane lane;
-    struct lane_message message;
+    const struct shm_header *header = &segment->header;
+    const unsigned char *base = segment->base;
+    struct shm_lane lane;
+    struct shm_message message;
     uint32_t other;
 
-    if (lane_open(&lane, base, header, SHM_DOWN) != LANE_OK)
+    if (shm_lane_open(&lane, segment, SHM_DOWN) != SHM_OK)
         return;
     lane.next = lane.head > 2 ? lane.head - below(lane.head < 9 ? lane.head : 9) : 1;
-    if (below(2) && lane_claim(&lane, (uint32_t)getpid(), &other) != LANE_OK)
+    if (below(2) && shm_lane_claim(&lane, NULL, &other) != SHM_OK)
         return;
     for (uint64_t i = 0; i < 2 * lane.slot_count; i++) {
-        const enum lane_result result = lane_next(&lane, &message);
-        if (result != LANE_OK && result != LANE_LAPPED)
+        const enum shm_result result = shm_lane_next(&lane, &message);
+        if (result != SHM_OK && result != SHM_LAPPED)
             break;
-        if (result == LANE_LAPPED)
+        if (result == SHM_LAPPED)
             continue;
         CHECK(message.payload >= base + SHM_HEADER_SIZE &&
               message.payload + message.length <= base + header->total_size);
         messages_read++;
-        (void)payload_crc32(message.payload, message.length, 0);
-        (void)payload_matches(header->payload_kind, &message);
-        if (lane_confirm(&lane, &message) == LANE_OK)
-            (void)lane_release(&lane, &message);
+        if (shm_lane_confirm(&lane, &message) == SHM_OK)
+            shm_lane_release(&lane, &message);
     }
-    (void)lane_readable(&lane);
-    lane_leave(&lane);
-    if (lane_open(&lane, base, header, SHM_UP) == LANE_OK)
-        put(&lane, 1);
+    shm_lane_leave(&lane);
+    if (shm_lane_open(&lane, segment, SHM_UP) == SHM_OK)
+        put(&lane);
+}
+
+/* What segment_check says of these bytes, where AddressSanitizer sees each of them; and what a
+ * reader makes of what is accepted. */
+static void check_on_the_heap(const void *bytes, size_t object_size)
+{
+    unsigned char *copy = aligned_alloc(SHM_BLOCK, SHM_HEADER_SIZE);
+    struct shm_segment segment = {
+        .base = copy, .status = status_of(copy), .object_size = object_size};
+
+    CHECK(copy != NULL);
+    memcpy(copy, bytes, SHM_HEADER_SIZE);
+    if (shm_segment_check(&segment) == SHM_OK) {
+        CHECK(segment.header.total_size <= object_size);
+        struct shm_segment whole = heap_segment(&segment.header);
+        memcpy(whole.base, bytes, segment.header.total_size);
+        read_lane(&whole);
+        free_segment(&whole);
+    }
+    free(copy);
 }
 
 static int headers(uint64_t rounds)
@@ -248,70 +281,57 @@ static int headers(uint64_t rounds)
     static const uint32_t strides[] = {128, 256, 384};
     enum { OBJECT = 32768 };
     char name[32];
-    struct segment segment;
     uint64_t accepted = 0;
 
     snprintf(name, sizeof name, "/t%x-headers", (unsigned)getpid());
-    unsigned char *base = shared_segment(name, OBJECT);
+    struct shm_segment ours = shared_segment(name, &(struct shm_header){.version = 0}, OBJECT);
     for (uint64_t round = 0; round < rounds; round++) {
         const uint32_t stride = strides[below(3)];
         const uint32_t capacity = 1 + (uint32_t)below(stride - SHM_SLOT_HEAD);
-        struct shm_header header = good_header(2u << below(5), stride, capacity);
-        header.payload_kind = capacity >= sizeof(struct shm_sample) && below(2);
-        header.flags = (uint32_t)below(4);
-        memset(base, 0, header.total_size);
-        go_live(base, &header);
-        struct lane writer;
-        CHECK(lane_open(&writer, base, &header, SHM_DOWN) == LANE_OK);
-        for (uint64_t n = below(2 * header.slot_count); n > 0; n--)
-            put(&writer, n);
-        mutate(base, &header);
-        if (round % 10000 == 0) /* each of these is watched for 0.3 s */
-            atomic_store(&status_of(base)->heartbeat_ns, any());
+        ours.header = good_header(2u << below(5), stride, capacity);
+        ours.header.flags = (uint32_t)below(2);
+        snprintf(ours.header.schema, sizeof ours.header.schema, "%s", below(2) ? "a:B" : "");
+        memset(ours.base, 0, ours.header.total_size);
+        go_live(ours.base, &ours.header);
+        struct shm_lane writer;
+        CHECK(shm_lane_open(&writer, &ours, SHM_DOWN) == SHM_OK);
+        for (uint64_t n = below(2 * ours.header.slot_count); n > 0; n--)
+            put(&writer);
+        mutate(ours.base, &ours.header);
+        const bool dead = below(8) == 0; /* its host, as the kernel sees it */
+        if (dead)
+            shm_role_leave(&ours.roles, SHM_ROLE_HOST);
 
-        const enum segment_result result = segment_attach(&segment, name);
-        CHECK(result <= SEGMENT_OK && result > SEGMENT_ERROR && result != SEGMENT_ABSENT);
-        refused[-result]++;
-        if (result != SEGMENT_OK) {
-            CHECK(segment.why[0] != '\0' && segment.fd == -1 && segment.base == NULL);
-        } else {
+        struct shm_segment segment = {.fd = -1};
+        const enum shm_result result = shm_segment_attach(&segment, name, NULL, 0);
+        answers[-result]++;
+        CHECK(result == SHM_OK || (segment.why[0] != '\0' && segment.fd == -1));
+        CHECK(result == SHM_OK || result == SHM_STARTING || result == SHM_ENDED ||
+              result == SHM_REFUSED || (result == SHM_DIED && dead));
+        if (result == SHM_OK) {
             accepted++;
-            CHECK(segment.size == segment.header.total_size && segment.size <= OBJECT);
-            read_lane(segment.base, &segment.header);
-            segment_detach(&segment);
+            CHECK(!dead && segment.size == segment.header.total_size && segment.size <= OBJECT);
+            read_lane(&segment);
+            shm_segment_detach(&segment);
         }
-        /* Once more where AddressSanitizer sees every byte. */
-        unsigned char *copy = aligned_alloc(SHM_BLOCK, SHM_HEADER_SIZE);
-        CHECK(copy != NULL);
-        memcpy(copy, base, SHM_HEADER_SIZE);
-        segment.base = copy;
-        segment.status = status_of(copy);
-        segment.object_size = OBJECT;
-        if (segment_check(&segment) == SEGMENT_OK) {
-            CHECK(segment.header.total_size <= OBJECT);
-            unsigned char *whole = aligned_alloc(SHM_BLOCK, segment.header.total_size);
-            CHECK(whole != NULL);
-            memcpy(whole, base, segment.header.total_size);
-            read_lane(whole, &segment.header);
-            free(whole);
-        }
-        free(copy);
+        if (dead)
+            CHECK(shm_role_take(&ours.roles, SHM_ROLE_HOST) == SHM_OK);
+        check_on_the_heap(ours.base, OBJECT);
     }
-    munmap(base, OBJECT);
     shm_unlink(name);
     printf("%" PRIu64 " rounds: %" PRIu64 " accepted, %" PRIu64 " refused, %" PRIu64 " starting, "
-           "%" PRIu64 " closed; %" PRIu64 " messages read\n",
-           rounds, accepted, refused[-SEGMENT_REFUSED], refused[-SEGMENT_STARTING],
-           refused[-SEGMENT_CLOSED], messages_read);
-    CHECK(accepted > rounds / 20 && refused[-SEGMENT_REFUSED] > rounds / 20 && messages_read > 0);
+           "%" PRIu64 " ended, %" PRIu64 " died; %" PRIu64 " messages read\n",
+           rounds, accepted, answers[-SHM_REFUSED], answers[-SHM_STARTING], answers[-SHM_ENDED],
+           answers[-SHM_DIED], messages_read);
+    CHECK(accepted > rounds / 20 && answers[-SHM_REFUSED] > rounds / 20 && messages_read > 0);
+    CHECK(answers[-SHM_DIED] > 0);
     return 0;
 }
 
 /* ---- read: a lane under attack ---- */
 
 struct attacked {
-    void *base;
-    const struct shm_header *header;
+    struct shm_segment segment;
     uint64_t end_ns, seed;
     atomic_bool over;
 };
@@ -321,59 +341,60 @@ static void *attack_thread(void *argument)
     struct attacked *a = argument;
 
     random_state = a->seed;
-    attack(a->base, a->header, a->end_ns);
+    attack(&a->segment, a->end_ns);
     atomic_store(&a->over, true);
     return NULL;
+}
+
+/* One message; *message lies in the slots, whatever the result. */
+static enum shm_result read_one(struct shm_lane *lane, struct shm_message *message)
+{
+    const struct shm_segment *segment = lane->segment;
+    const unsigned char *bytes = segment->base;
+    enum shm_result result = shm_lane_next(lane, message);
+
+    if (result == SHM_OK) {
+        CHECK(message->length <= lane->capacity && message->payload >= bytes &&
+              message->payload + message->length <= bytes + segment->header.total_size);
+        result = shm_lane_confirm(lane, message);
+        if (result == SHM_OK)
+            shm_lane_release(lane, message);
+    }
+    return result;
 }
 
 static int read_attacked(uint64_t seconds)
 {
     const struct shm_header header = good_header(8, 256, 200);
-    struct attacked a = {.base = heap_segment(&header),
-                         .header = &header,
-                         .end_ns = clock_now_ns() + seconds * 1000000000u,
+    struct attacked a = {.segment = heap_segment(&header),
+                         .end_ns = shm_clock_now_ns() + seconds * 1000000000u,
                          .seed = any()};
-    unsigned char *bytes = a.base;
-    char line[PAYLOAD_JSON_SIZE];
-    uint64_t results[8] = {0}, lost = 0;
-    struct lane lane;
-    struct lane_message message;
+    uint64_t results[18] = {0}, lost = 0;
+    struct shm_lane lane;
+    struct shm_message message;
     pthread_t thread;
     uint32_t other;
 
     CHECK(pthread_create(&thread, NULL, attack_thread, &a) == 0);
     while (!atomic_load(&a.over)) {
-        if (lane_open(&lane, a.base, &header, SHM_DOWN) != LANE_OK)
+        if (shm_lane_open(&lane, &a.segment, SHM_DOWN) != SHM_OK ||
+            (below(2) ? shm_lane_claim(&lane, NULL, &other) : shm_lane_attach(&lane)) != SHM_OK)
             continue;
-        if ((below(2) ? lane_claim(&lane, (uint32_t)getpid(), &other) : lane_attach(&lane)) !=
-            LANE_OK)
-            continue;
-        enum lane_result result = LANE_OK;
-        while (result != LANE_DAMAGED && result != LANE_DROPPED && !atomic_load(&a.over)) {
-            result = lane_next(&lane, &message);
-            if (result == LANE_OK) {
-                CHECK(message.length <= header.payload_capacity && message.payload >= bytes &&
-                      message.payload + message.length <= bytes + header.total_size);
-                result = lane_confirm(&lane, &message);
-                if (below(16) == 0)
-                    (void)payload_json(line, &message);
-                if (result == LANE_OK)
-                    result = lane_release(&lane, &message);
-            } else if (result == LANE_EMPTY || result == LANE_PENDING) {
-                (void)lane_readable(&lane);
-            }
+        enum shm_result result = SHM_OK;
+        while (result != SHM_DAMAGED && result != SHM_DROPPED && !atomic_load(&a.over)) {
+            result = read_one(&lane, &message);
             results[-result]++;
         }
         lost += lane.lost;
-        lane_leave(&lane);
+        shm_lane_leave(&lane);
     }
     pthread_join(thread, NULL);
-    free(a.base);
-    printf("%" PRIu64 " read, %" PRIu64 " pending, %" PRIu64 " lapped (%" PRIu64 " lost), %" PRIu64
-           " dropped, %" PRIu64 " damaged\n",
-           results[-LANE_OK], results[-LANE_PENDING], results[-LANE_LAPPED], lost,
-           results[-LANE_DROPPED], results[-LANE_DAMAGED]);
-    CHECK(results[-LANE_OK] > 0 && results[-LANE_LAPPED] > 0 && results[-LANE_DAMAGED] > 0);
+    free_segment(&a.segment);
+    printf("%" PRIu64 " read, %" PRIu64 " not yet visible, %" PRIu64 " lapped (%" PRIu64
+           " lost), %" PRIu64 " dropped, %" PRIu64 " damaged\n",
+           results[-SHM_OK], results[-SHM_AGAIN], results[-SHM_LAPPED], lost, results[-SHM_DROPPED],
+           results[-SHM_DAMAGED]);
+    CHECK(results[-SHM_OK] > 0 && results[-SHM_LAPPED] > 0 && results[-SHM_DAMAGED] > 0);
     return 0;
 }
 
@@ -389,57 +410,65 @@ static void on_signal(int number)
         ended = 1;
 }
 
+/* Every slot has been overwritten since head said that it is there. */
+static void lap(struct shm_lane *writer)
+{
+    for (uint64_t i = 0; i < writer->slot_count; i++) {
+        struct shm_slot *slot = (void *)(writer->slots + i * writer->slot_stride);
+        atomic_store(&slot->seq, 1ull << 60);
+    }
+    for (int i = 0; i < 100000; i++)
+        atomic_store(&writer->shared->head, writer->next++);
+}
+
+static struct shm_slot *next_slot(const struct shm_lane *writer)
+{
+    return (void *)(writer->slots + writer->next % writer->slot_count * writer->slot_stride);
+}
+
 static int host(const char *name, const char *mode, uint64_t argument)
 {
     const struct shm_header header = good_header(64, 256, 200);
-    char *base = shared_segment(name, header.total_size);
+    struct shm_segment segment = shared_segment(name, &header, header.total_size);
+    struct shm_status *status = status_of(segment.base);
     const uint64_t ahead_ns = strcmp(mode, "clock") == 0 ? argument * 1000000000u : 0;
     const struct timespec step = {.tv_nsec = 500000};
-    struct lane writer;
+    struct shm_lane writer;
 
     signal(SIGUSR1, on_signal);
     signal(SIGTERM, on_signal);
-    go_live(base, &header);
-    atomic_store(&status_of(base)->heartbeat_ns, clock_now_ns() + ahead_ns);
-    CHECK(lane_open(&writer, base, &header, SHM_DOWN) == LANE_OK);
+    go_live(segment.base, &header);
+    atomic_store(&status->heartbeat_ns, shm_clock_now_ns() + ahead_ns);
+    CHECK(shm_lane_open(&writer, &segment, SHM_DOWN) == SHM_OK);
     if (strcmp(mode, "flip") == 0) {
-        attack(base, &header, clock_now_ns() + argument * 1000000000u);
+        attack(&segment, shm_clock_now_ns() + argument * 1000000000u);
         ended = 1;
     }
     while (!ended) {
-        atomic_store(&status_of(base)->heartbeat_ns, clock_now_ns() + ahead_ns);
-        struct shm_slot *slot =
-            (void *)(writer.slots + writer.next % header.slot_count * header.slot_stride);
+        struct shm_slot *slot = next_slot(&writer);
+        atomic_store(&status->heartbeat_ns, shm_clock_now_ns() + ahead_ns);
         if (strcmp(mode, "laps") == 0) {
-            for (uint64_t i = 0; i < header.slot_count; i++) {
-                slot = (void *)(writer.slots + i * header.slot_stride);
-                atomic_store(&slot->seq, 1ull << 60);
-            }
-            for (int i = 0; i < 100000; i++)
-                atomic_store(&writer.shared->head, writer.next++);
+            lap(&writer);
             continue;
         }
-        put(&writer, writer.next);
+        put(&writer);
         if (ahead_ns != 0) {
-            atomic_store(&slot->due_ns, clock_now_ns() + ahead_ns);
-            atomic_store(&slot->timestamp_ns, clock_now_ns() + ahead_ns);
+            atomic_store(&slot->due_ns, shm_clock_now_ns() + ahead_ns);
+            atomic_store(&slot->timestamp_ns, shm_clock_now_ns() + ahead_ns);
         }
         if (told && strcmp(mode, "odd") == 0) {
-            for (uint64_t i = 0; i < argument; i++) /* the reader: behind it, or waiting for it */
+            for (uint64_t i = 0; i < argument; i++) /* the reader has caught up, or not yet */
                 nanosleep(&step, NULL);
-            slot = (void *)(writer.slots + writer.next % header.slot_count * header.slot_stride);
-            atomic_store(&slot->seq, 2 * writer.next - 1);
+            atomic_store(&next_slot(&writer)->seq, 2 * writer.next - 1);
             atomic_store(&writer.shared->head, writer.next);
             while (!ended) {
-                atomic_store(&status_of(base)->heartbeat_ns, clock_now_ns());
+                atomic_store(&status->heartbeat_ns, shm_clock_now_ns());
                 nanosleep(&step, NULL);
             }
         }
         /* At slot 40: where the reader goes next, or on its way there, the page is gone. */
         if (told && strcmp(mode, "truncate") == 0 && writer.next % header.slot_count == 40) {
-            const int fd = shm_open(name, O_RDWR, 0);
-            CHECK(fd >= 0 && ftruncate(fd, (off_t)argument) == 0);
-            close(fd);
+            CHECK(ftruncate(segment.fd, (off_t)argument) == 0);
             while (!ended)
                 pause();
         }
@@ -454,7 +483,7 @@ int main(int argc, char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     const uint64_t number = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
 
-    random_state = argc > 3 ? strtoull(argv[3], NULL, 10) : clock_now_ns();
+    random_state = argc > 3 ? strtoull(argv[3], NULL, 10) : shm_clock_now_ns();
     random_state |= 1;
     if (strcmp(what, "host") != 0)
         printf("seed %" PRIu64 "\n", random_state);
@@ -464,7 +493,7 @@ int main(int argc, char **argv)
     if (strcmp(what, "read") == 0)
         return read_attacked(number ? number : 3);
     if (strcmp(what, "host") == 0 && argc > 3) {
-        random_state = clock_now_ns() | 1;
+        random_state = shm_clock_now_ns() | 1;
         return host(argv[2], argv[3], argc > 4 ? strtoull(argv[4], NULL, 10) : 0);
     }
     fputs("usage: see the head of hostile.c\n", stderr);

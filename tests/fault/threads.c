@@ -15,9 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "lane.h"
+#include "own_roles.h"
+#include "shm_lane.h"
 
 /* Large, so that few hand-overs are needed; small, so that a reader is lapped. */
 #define SLOTS_LOSSLESS 1024u
@@ -25,14 +25,13 @@
 #define WORDS          12u
 
 struct run {
-    void *base;
-    struct shm_header header;
+    struct shm_segment segment;
     uint64_t messages, full;
 };
 
 struct reader {
     const struct run *run;
-    struct lane lane;
+    struct shm_lane lane;
     uint64_t read, empty;
     const char *wrong; /* what was, or NULL */
 };
@@ -45,46 +44,47 @@ static uint64_t word_of(uint64_t n, uint64_t i)
 static void *produce(void *argument)
 {
     struct run *run = argument;
-    struct lane lane;
+    struct shm_lane lane;
 
-    if (lane_open(&lane, run->base, &run->header, SHM_DOWN) != LANE_OK)
+    if (shm_lane_open(&lane, &run->segment, SHM_DOWN) != SHM_OK)
         return argument;
     for (uint64_t n = 1; n <= run->messages; n++) {
         unsigned char *payload;
-        while (lane_reserve(&lane, &payload) == LANE_FULL) {
+        while (shm_lane_reserve(&lane, &payload) == SHM_FULL) {
             run->full++;
             sched_yield();
         }
         _Atomic uint64_t *words = (void *)payload;
         for (uint64_t i = 0; i < WORDS; i++)
             atomic_store_explicit(&words[i], word_of(n, i), memory_order_relaxed);
-        lane_commit(&lane, WORDS * 8, 0, (uint32_t)n);
+        shm_lane_commit(&lane, WORDS * 8, n);
     }
     return NULL;
 }
 
 /* One message, if there is one. */
-static enum lane_result take(struct reader *reader)
+static enum shm_result take(struct reader *reader)
 {
     uint64_t words[WORDS];
-    struct lane_message message;
-    enum lane_result got = lane_next(&reader->lane, &message);
+    struct shm_message message;
+    enum shm_result got = shm_lane_next(&reader->lane, &message);
 
-    if (got != LANE_OK)
+    if (got != SHM_OK)
         return got;
     const _Atomic uint64_t *from = (const void *)message.payload;
     for (uint64_t i = 0; i < WORDS; i++)
         words[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
-    got = lane_confirm(&reader->lane, &message);
-    if (got != LANE_OK)
+    got = shm_lane_confirm(&reader->lane, &message);
+    if (got != SHM_OK)
         return got;
-    bool good = message.length == WORDS * 8 && message.crc32 == (uint32_t)message.n;
+    bool good = message.length == WORDS * 8 && message.due_ns == message.n;
     for (uint64_t i = 0; i < WORDS; i++)
         good &= words[i] == word_of(message.n, i);
     if (!good)
         reader->wrong = "a torn message";
     reader->read++;
-    return lane_release(&reader->lane, &message);
+    shm_lane_release(&reader->lane, &message);
+    return SHM_OK;
 }
 
 static void *consume(void *argument)
@@ -92,11 +92,11 @@ static void *consume(void *argument)
     struct reader *reader = argument;
 
     while (reader->lane.next <= reader->run->messages && reader->wrong == NULL) {
-        const enum lane_result got = take(reader);
-        if (got == LANE_EMPTY || got == LANE_PENDING) {
+        const enum shm_result got = take(reader);
+        if (got == SHM_EMPTY || got == SHM_AGAIN) {
             reader->empty++;
             sched_yield();
-        } else if (got != LANE_OK && got != LANE_LAPPED) {
+        } else if (got != SHM_OK && got != SHM_LAPPED) {
             reader->wrong = "damaged or dropped";
         }
     }
@@ -111,25 +111,27 @@ static int run_mode(uint64_t messages, bool lossless)
     const uint32_t slots = lossless ? SLOTS_LOSSLESS : SLOTS_LOSSY;
     struct run run = {.messages = messages};
     struct reader readers[2] = {{.run = &run}, {.run = &run}};
-    const struct lane *const first = &readers[0].lane, *const second = &readers[1].lane;
+    const struct shm_lane *const first = &readers[0].lane, *const second = &readers[1].lane;
     pthread_t threads[3];
     const char *wrong = NULL;
     void *result = NULL;
     uint32_t other;
 
-    run.header = (struct shm_header){.total_size = SHM_HEADER_SIZE + 2 * (uint64_t)slots * 128,
-                                     .slot_count = slots,
-                                     .slot_stride = 128,
-                                     .payload_capacity = WORDS * 8};
-    run.base = aligned_alloc(SHM_BLOCK, run.header.total_size);
-    if (run.base == NULL)
+    run.segment.header =
+        (struct shm_header){.total_size = SHM_HEADER_SIZE + 2 * (uint64_t)slots * 128,
+                            .slot_count = slots,
+                            .slot_stride = 128,
+                            .payload_capacity = WORDS * 8};
+    run.segment.base = aligned_alloc(SHM_BLOCK, run.segment.header.total_size);
+    if (run.segment.base == NULL)
         return 1;
-    memset(run.base, 0, run.header.total_size);
+    memset(run.segment.base, 0, run.segment.header.total_size);
+    own_roles(&run.segment);
     for (int i = 0; i < 2; i++)
-        if (lane_open(&readers[i].lane, run.base, &run.header, SHM_DOWN) != LANE_OK ||
-            lane_attach(&readers[i].lane) != LANE_OK)
+        if (shm_lane_open(&readers[i].lane, &run.segment, SHM_DOWN) != SHM_OK ||
+            shm_lane_attach(&readers[i].lane) != SHM_OK)
             wrong = "cannot attach";
-    if (lossless && lane_claim(&readers[0].lane, (uint32_t)getpid(), &other) != LANE_OK)
+    if (lossless && shm_lane_claim(&readers[0].lane, NULL, &other) != SHM_OK)
         wrong = "cannot claim the place";
     if (wrong != NULL || pthread_create(&threads[0], NULL, consume, &readers[0]) != 0 ||
         pthread_create(&threads[1], NULL, consume, &readers[1]) != 0 ||
@@ -149,8 +151,10 @@ static int run_mode(uint64_t messages, bool lossless)
     }
     if (wrong == NULL) {
         pthread_join(threads[2], &result);
-        lane_leave(&readers[0].lane);
-        free(run.base);
+        shm_lane_leave(&readers[0].lane);
+        shm_roles_close(&run.segment.roles);
+        close(run.segment.roles.object);
+        free(run.segment.base);
         if (result != NULL || (lossless && first->lost != 0))
             wrong = "lossless lost, or the producer could not begin";
         else if (lossless ? run.full == 0 || readers[0].empty == 0

@@ -5,14 +5,11 @@ HOST_PYTHON, the Python that runs host.py. ctest sets them; by hand they default
 Python that runs the test.
 """
 import contextlib
-import ctypes
 import glob
 import json
 import os
-import platform
 import shlex
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -27,25 +24,25 @@ HOST = [os.environ.get("HOST_PYTHON", sys.executable), os.path.join(ROOT, "host.
 
 
 def changed_host(change: str) -> List[str]:
-    """host.py after this statement, in which its module is `host`."""
-    return [HOST[0], "-c", f"import os, signal, sys; sys.path.insert(0, {ROOT!r}); import host; "
-            f"{change}; [signal.signal(n, host.Stop.handler) for n in host.STOP_SIGNALS]; "
+    """host.py after this statement, in which host and shmprueba are its modules."""
+    return [HOST[0], "-c", f"import os, signal, sys; sys.path.insert(0, {ROOT!r}); "
+            f"import host, shmprueba; {change}; "
+            "[signal.signal(n, host.stop) for n in host.STOP_SIGNALS]; "
             "os._exit(host.main(sys.argv[1:]))"]
 
 
-WEAK_HOST = changed_host("host.WEAK = True")  # with every fence, as on ARM
-FENCED_HOST = changed_host("host.register_barrier = lambda: False")  # the kernel lends it none
+WEAK_HOST = changed_host("shmprueba.WEAK = True")  # with every fence, as on ARM
 CLIENT = (shlex.split(os.environ.get("CLIENTE_C_WRAPPER", ""))
           + [os.environ.get("CLIENTE_C", os.path.join(ROOT, "build", "cliente_c"))])
 SLOW = float(os.environ.get("TEST_SLOWNESS", "1"))  # emulators and sanitizers: longer time-outs
 WATCHDOG_S = 120 * SLOW
 
-# The segment (include/shm_layout.h): its lanes, and what stands where in a lane.
-DOWN, UP, SLOTS = 256, 640, 1024
-HEAD, DROPPED, PLACE, HOLDER, WISH, ATTACHED = 0, 8, 128, 136, 256, 264
-FLAGS, FLAG_BARRIER = 36, 2
+# The segment (include/shm_layout.h), in bytes: its blocks, and the fields of a lane.
+FLAGS, SESSION, STATE, CPU, HEARTBEAT, DOWN, UP, SLOTS = 36, 40, 512, 516, 520, 640, 1024, 4096
+HEAD, DROPPED, PLACE, PID, WISH, ATTACHED = 0, 8, 128, 136, 256, 264
+CLAIMING = (1 << 48) - 1  # the position of a consumer that is just claiming
 
-sys.path.insert(0, ROOT)
+sys.path[:0] = [ROOT, os.path.join(ROOT, "src")]
 
 
 class PairTest(unittest.TestCase):
@@ -65,12 +62,12 @@ class PairTest(unittest.TestCase):
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe:
                     pipe.close()
-        for path in glob.glob(f"/dev/shm/{name}*"):
+        for path in glob.glob(f"/dev/shm/{name}*") + glob.glob(f"/tmp/shmprueba-*-{name}*.lock"):
             try:
                 folder = os.path.isdir(path) and not os.path.islink(path)
                 os.rmdir(path) if folder else os.unlink(path)
             except FileNotFoundError:
-                pass  # a killed host's resource tracker was faster
+                pass  # its host is just ending
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder.name, name)
@@ -87,9 +84,8 @@ class PairTest(unittest.TestCase):
         popen.setdefault("stdout", subprocess.PIPE)
         popen.setdefault("stderr", subprocess.PIPE)
         popen.setdefault("preexec_fn", os.setpgrp)
-        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": self.folder.name,
-                                                 "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
-                                   text=popen.pop("text", True), **popen)
+        process = subprocess.Popen(command, text=popen.pop("text", True), **popen, env={
+            **os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
         process.watchdog = threading.Timer(WATCHDOG_S, self._bite, [process])
         process.watchdog.daemon = True
         process.watchdog.start()
@@ -156,7 +152,7 @@ class PairTest(unittest.TestCase):
         return os.path.exists(f"/dev/shm/{self.name}")
 
     def wait_live(self) -> None:
-        self.until(lambda: self.peek_word(128, 4) == 1, "the host is live")
+        self.until(lambda: self.peek_word(STATE, 4) == 1, "the host is live")
 
     # The segment as bytes, without attaching (Linux): what a test may look at or change.
 
@@ -177,20 +173,39 @@ class PairTest(unittest.TestCase):
         return self.peek_word(lane + HEAD)
 
     def place(self) -> int:
-        """The down lane's: who is its one consumer, and how far."""
+        """The down lane's: which consumer, and how far it is."""
         return self.peek_word(DOWN + PLACE)
 
-    def generation(self) -> int:
+    def epoch(self) -> int:
         return self.place() >> 48
 
     def position(self) -> int:
-        return self.place() & (1 << 48) - 1
+        return self.place() & CLAIMING
 
-    def holder_pid(self) -> int:
-        return self.peek_word(DOWN + HOLDER) & 0xffffffff
+    def consumer_pid(self) -> int:
+        return self.peek_word(DOWN + PID, 4)
+
+    def wait_claimed(self, epoch: int = 1) -> None:
+        """The consumer of this epoch has begun."""
+        self.until(lambda: self.epoch() >= epoch and self.position() != CLAIMING, "it has claimed")
+
+    def role_is_held(self, role: int) -> bool:
+        """As the kernel says: shmprueba.HOST, CONSUMER, SENDER or RECEIVER."""
+        import shmprueba
+        try:
+            if shmprueba.LOCK_FILE:
+                roles = shmprueba.Roles.of_file("/" + self.name, os.geteuid(), False)
+            else:
+                roles = shmprueba.Roles(shmprueba.open_object("/" + self.name, os.O_RDONLY))
+        except FileNotFoundError:
+            return False
+        try:
+            return roles.held(role)
+        finally:
+            roles.close()
 
     def wait_attached(self, count: int = 1) -> None:
-        """So many clients have come: the last step of beginning to read, or of claiming."""
+        """So many clients have come: to count itself is the last step of attaching."""
         self.until(lambda: self.peek_word(DOWN + ATTACHED, 4) >= count, f"{count} are attached")
 
     def stop(self, process: subprocess.Popen) -> None:
@@ -207,23 +222,6 @@ class PairTest(unittest.TestCase):
         with open(f"/proc/{pid}/status") as status:
             caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
         return all(int(caught, 16) >> number - 1 & 1 for number in signals)
-
-
-def refuse_membarrier() -> None:
-    """For preexec_fn: the process may not call membarrier (a seccomp filter, Linux)."""
-    os.setpgrp()
-    number = {"x86_64": 324, "aarch64": 283}[platform.machine()]
-    # load the system call's number; is it that one? EPERM : allowed
-    code = struct.pack("=HBBIHBBIHBBIHBBI", 0x20, 0, 0, 0, 0x15, 0, 1, number,
-                       0x06, 0, 0, 0x50001, 0x06, 0, 0, 0x7fff0000)
-    program = ctypes.create_string_buffer(code)
-    filters = ctypes.create_string_buffer(struct.pack("@HP", 4, ctypes.addressof(program)))
-    libc = ctypes.CDLL(None, use_errno=True)
-    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
-    if (libc.prctl(no_new_privileges, ctypes.c_ulong(1), ctypes.c_ulong(0), ctypes.c_ulong(0),
-                   ctypes.c_ulong(0))
-            or libc.prctl(set_seccomp, ctypes.c_ulong(filter_mode), filters)):
-        raise OSError(ctypes.get_errno(), "seccomp")
 
 
 def require(condition: object, reason: str) -> None:

@@ -1,10 +1,12 @@
 """What a user may type wrongly: one line, an exit code, nothing left behind."""
+import ast
 import os
 import signal
 import subprocess
+import sys
 import unittest
 
-from support import CLIENT, HOST, PairTest
+from support import CLIENT, HOST, STATE, PairTest
 import host
 
 
@@ -20,19 +22,19 @@ class Arguments(PairTest):
 
     def host_refuses(self, words, *said: str) -> None:
         """In this process: a table of them is quicker so."""
-        with self.subTest(words=words), self.assertRaises(host.Failure) as end:
+        with self.subTest(words=words), self.assertRaises(host.Error) as end:
             host.parse_options(words)
-        self.assertEqual(end.exception.code, 2)
+        self.assertEqual(end.exception.kind, "usage")
         self.one_line(f"{end.exception}\n", *said)
 
     def test_host(self) -> None:
         command = ["--name", self.name]
-        for words in (["--size", "0"], ["--slots", "3"], ["--slots", "131072"], ["--rate", "-1"],
+        for words in (["--size", "0"], ["--slots", "1"], ["--slots", "131072"], ["--rate", "-1"],
                       ["--rate", "nan"], ["--count", "abc"], ["--count", "-1"], ["--count", "1x"],
-                      ["--size", "1e3"], ["--wait", "yield"],
-                      ["--stall-timeout", "0"], ["--rate", "1e-310"], ["--input", ""],
-                      ["--sink", ""]):
-            self.host_refuses(command + words, words[0], "--help")
+                      ["--size", "1e3"], ["--stall-timeout", "0"], ["--rate", "1e-310"],
+                      ["--input", ""], ["--sink", ""]):
+            self.host_refuses(command + words, words[0])
+        self.host_refuses(command + ["--wait", "yield"], "--wait", "'spin', 'block'")
         for gone in ("--cpu", "--frobnicate", "--siz=3"):  # no abbreviations
             self.host_refuses(command + [gone], gone)
         self.host_refuses(command + ["trailing"], "trailing")
@@ -40,22 +42,17 @@ class Arguments(PairTest):
         self.host_refuses(command + ["--echo", "--sink", "x"], "only one")
         self.host_refuses(command + ["--json", "--sink", "-"], "standard output")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
-                          ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long"),
-                          (b"\xff", "UTF-8")):
-            self.host_refuses(["--name", os.fsdecode(name)], why)
+                          ("..", "folder"), ("a\nb", "ASCII"), ("x" * 256, "too long"),
+                          ("a:b", "colon"), ("\u00f1and\u00fa", "ASCII"),
+                          (os.fsdecode(b"\xff"), "ASCII")):
+            self.host_refuses(["--name", name], why)
         for words in (["--rate", " 5"], ["--rate", "1_0"], ["--stall-timeout", "1 "]):
             self.host_refuses(command + words, words[0], "not a number")
         for words in (["--size", "0"], ["trailing"]):
             self.refused(HOST + command + words, 2, "host.py: ", words[0], "--help")
-        self.refused(HOST + ["--name", b"\xff"], 2, "UTF-8")
-
-    def test_names_that_the_resource_tracker_does_not_take(self) -> None:
-        for name in (self.name + ":1", self.name + "\u00f1and\u00fa"):
-            _, err = self.finish(self.start(HOST + [
-                "--name", name, "--count", "100", "--wait-client", "--quiet",
-                "--", *CLIENT, "-q", "-n0", name]))
-            self.assertEqual(err, "")
-            self.assertFalse(os.path.exists("/dev/shm/" + name))
+        self.refused(HOST + command + ["--slots", "3", "--quiet"], 2, f"/{self.name}: slots 3",
+                     "power of two", "--help")
+        self.refused(HOST + ["--name", b"\xff"], 2, "ASCII", "--help")
 
     def test_fifo_without_its_other_end(self) -> None:
         os.mkfifo(self.path("fifo"))
@@ -95,11 +92,6 @@ class Arguments(PairTest):
         with open(output, "rb") as file:  # and who may begins anew
             self.assertEqual(file.read(), b"\1")
 
-    def test_a_name_that_the_terminal_cannot_write(self) -> None:
-        out, _ = self.finish(self.start(HOST + ["--name", self.name + "\u00e9", "--count", "3"],
-                                        env={"PYTHONIOENCODING": "ascii"}))
-        self.assertIn(self.name + "\\xe9", out)
-
     def test_nobody_hears_the_warning(self) -> None:
         name = self.name + 20 * "x"
         for shell in ('exec "$0" "$@" 2>&-', 'exec "$0" "$@" 2>/dev/full'):
@@ -112,7 +104,7 @@ class Arguments(PairTest):
         self.refused(command + ["--input", self.path("missing")], 1, "missing", "No such file")
         self.refused(command + ["--input", self.folder.name], 1, "directory")
         self.refused(command + ["--sink", self.path("no/such")], 1, "No such file")
-        self.refused(command + ["--", self.path("no-program")], 1, "cannot start")
+        self.refused(command + ["--", self.path("no-program")], 1, "cannot use", "no-program")
         if os.geteuid():
             secret = self.file("secret", b"x")
             os.chmod(secret, 0)
@@ -125,6 +117,11 @@ class Arguments(PairTest):
                       ["--timeout", "0x5"], ["--timeout", " 5"], ["--timeout", "-1"],
                       ["--timeout", "nan"], ["--wait", "yield"], ["--format", "xml"]):
             self.refused(command + words + [self.name], 2, "cliente_c: ", words[0])
+        self.refused(command + ["--wait", "x", self.name], 2, "adaptive spin block")
+        self.refused(command + ["--format", "x", self.name], 2, "raw ndjson")
+        for words in (["--newest", "--lossless"], ["--newest", "--echo"], ["--reconnect", "--echo"],
+                      ["--newest", "--source", "x"], ["--reconnect", "--source", "x"]):
+            self.refused(command + words + [self.name], 2, "--")
         self.refused(command + ["--frobnicate", self.name], 2, "--frobnicate", "--help")
         self.refused(command + ["-Z", self.name], 2, "-Z")
         self.refused(command + ["-jZq", self.name], 2, "-Z")
@@ -137,7 +134,7 @@ class Arguments(PairTest):
         self.refused(command + ["--source", "x", "--output", "y", self.name], 2, "--source")
         self.refused(command + ["--json", "--output", "-", self.name], 2, "--json")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
-                          ("..", "folder"), ("a\nb", "control"), ("x" * 256, "too long")):
+                          ("..", "folder"), ("a\nb", "ASCII"), ("a:b", "colon"), ("x" * 256, "too long")):
             self.refused(command + [name], 2, why)
 
     def test_client_without_host(self) -> None:
@@ -161,7 +158,7 @@ class Arguments(PairTest):
         for option in ("--json", "--wait-client"):
             self.refused(["sh", "-c", shell, *HOST, "--name", self.name, "--count", "1", option] +
                          (["--quiet"] if option == "--json" else []), 1,
-                         "standard output is closed")
+                         "standard output: closed")
         with open("/dev/full", "w") as full:
             self.refused(HOST + ["--name", self.name, "--count", "1"], 1, "No space left",
                          stdout=full)
@@ -169,17 +166,17 @@ class Arguments(PairTest):
     def test_foreign_segments(self) -> None:
         path = f"/dev/shm/{self.name}"
         client = CLIENT + ["--timeout", "0.1", "--quiet", self.name]
-        good = bytearray(2048)
-        good[:8] = b"SHMPRUEB"
-        good[8:12] = (2).to_bytes(4, "little")
-        good[128] = 1
-        for content, word in ((b"x" * 2048, "not made by host.py"), (b"x" * 10, "10 bytes"),
-                              (bytes(good), "version 2")):
+        old = bytearray(8192)  # the version before
+        old[:12] = b"SHMPRUEB" + (1).to_bytes(4, sys.byteorder)
+        old[STATE:STATE + 4] = (1).to_bytes(4, sys.byteorder)
+        for content, word in ((b"x" * 8192, "not made by host.py"), (b"x" * 10, "10 bytes"),
+                              (bytes(old), "version 1")):
             with open(path, "wb") as segment:
                 segment.write(content)
             self.refused(client, 5, "refused", word)
-            if word != "version 2":
-                self.refused(HOST + ["--name", self.name, "--quiet"], 5, "refused")
+            self.refused(HOST + ["--name", self.name, "--quiet"], 5, "refused")
+            with open(path, "rb") as segment:  # and left as it was
+                self.assertEqual(segment.read(), content)
             os.unlink(path)
         with open(path, "wb") as segment:  # zeros where our magic would be
             segment.write(bytes(64) + b"somebody's" + bytes(4000))
@@ -187,6 +184,24 @@ class Arguments(PairTest):
         with open(path, "wb"):  # empty: its host may be about to size it
             pass
         self.refused(client, 3, "not finished starting")
+
+    def test_unfit_pythons(self) -> None:
+        """Each gets one line; so the file must parse there."""
+        with open(HOST[1]) as source:
+            ast.parse(source.read(), feature_version=(3, 6))
+        for change, words in (("version_info = (3, 6, 9)", ("3.8 or newer", "this is 3.6")),
+                              ("implementation.name = 'pypy'", ("CPython", "pypy")),
+                              ("maxsize = 2 ** 31 - 1", ("64-bit",))):
+            self.refused([HOST[0], "-c", f"import runpy, sys; sys.{change}; "
+                          f"runpy.run_path({HOST[1]!r}, run_name='__main__')"],
+                         1, "host.py: needs ", *words)
+        with open(HOST[1], "rb") as source:  # it was copied alone
+            alone = self.file("host.py", source.read())
+        self.refused([HOST[0], alone], 1, "shmprueba", "beside it")
+
+    def test_no_room_for_the_segment(self) -> None:
+        self.refused(["sh", "-c", 'ulimit -f 100; exec "$0" "$@"', *HOST, "--name", self.name,
+                      "--size", "1000000"], 1, f"/{self.name}: ", "cannot create", "bytes")
 
     def test_help_and_version(self) -> None:
         for command in (HOST + ["--help"], CLIENT + ["--help"], CLIENT + ["--version"]):

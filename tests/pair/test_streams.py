@@ -64,7 +64,7 @@ class Streams(PairTest):
         code, is_result, options = run
         variables, _, mask = environment
         (out_fd, to), (err_fd, err_to) = end_of(out, 1), end_of(err, 2)
-        command = ["env", "-i", "PATH=/usr/bin:/bin", f"TMPDIR={self.folder.name}",
+        command = ["env", "-i", "PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1",
                    *(f"{key}={value}" for key, value in variables.items()),
                    "sh", "-c", f'umask {mask}; exec "$0" "$@"{to}{err_to}', *program,
                    *(option.replace("NAME", self.name) for option in options)]

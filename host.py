@@ -418,7 +418,8 @@ def report(host: Host, elapsed: float, failed: int) -> None:
     published, round_trip = segment.published, host.round_trip.summary()
     count = host.received if options.sink else published
     record = {
-        "published": published, "received": host.received, "clients": segment.attached,
+        "published": published, "received": host.received,
+        "clients": segment.attached + bool(options.sink and host.received),
         "bytes": host.bytes if options.input or options.sink else published * options.size,
         "elapsed_s": round(elapsed, 6), "rate_hz": round(count / elapsed, 3),
         "stalls": segment.stalls, "dropped_clients": segment.dropped,

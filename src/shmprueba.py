@@ -40,11 +40,11 @@ if sys.maxsize < 1 << 32:
     raise ImportError("shmprueba needs a 64-bit Python: its 8-byte fields must be single stores")
 
 LINUX, MACHINE = sys.platform.startswith("linux"), platform.machine()
-PROVED = MACHINE in ("x86_64", "aarch64", "arm64")  # that make_fence is one: tests/model/README.md
+PROVED = MACHINE in ("x86_64", "aarch64", "arm64")  # for these make_fence is a fence: tests/model
 
 
 class Error(Exception):
-    """str() is one sentence: what was found, what to do. kind is one of: usage, system, in_use,
+    """str() is one sentence: what was found, and what to do. kind is one of: usage, system, in_use,
     absent, silent, refused, gone, died, dropped, damaged."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -58,7 +58,7 @@ MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 2, 4096, 32, 128
 STATUS_AT, LANES_AT, FLAG_CRC = 4 * BLOCK, 5 * BLOCK, 1  # byte offsets
 STARTING, LIVE, CLOSED = 0, 1, 2
 DOWN, UP = 0, 1
-POSITION = (1 << 48) - 1  # mask of a place's position; above it: the epoch
+POSITION = (1 << 48) - 1  # mask of a place's position; the epoch is above it
 CLAIMING = POSITION       # the position of a consumer that is just claiming
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 
@@ -88,7 +88,7 @@ class Slot(ctypes.Structure):
 # Indices into a view of the segment as 4-byte or 8-byte words.
 STATE_INT, CPU_INT = STATUS_AT // 4, STATUS_AT // 4 + 1
 BEAT_WORD = (STATUS_AT + Status.heartbeat_ns.offset) // 8
-HEARTBEAT_NS, LOOK_MOST_NS = 50_000_000, 200_000_000  # a beat twice as often as promised
+HEARTBEAT_NS, LOOK_MOST_NS = 50_000_000, 200_000_000  # beats twice as often as care demands
 
 
 # ---- schema: what a payload is, in one canonical text ------------------------------------------
@@ -102,7 +102,7 @@ LETTERS = dict(zip((ctypes.c_int8, ctypes.c_uint8, ctypes.c_int16, ctypes.c_uint
 
 
 def schema_size(text: str) -> int:
-    """Bytes of the fields; Error("usage") where the text is not a schema in its canonical form."""
+    """Size of the fields in bytes. Error("usage"): the text is not a schema in canonical form."""
     size, names = 0, set()
     for field in text.split(" ") if text else ():
         match = FIELD.fullmatch(field)
@@ -120,7 +120,7 @@ def schema_size(text: str) -> int:
 
 
 def schema_text(schema: Union[str, type]) -> str:
-    """The text itself, checked; or made from a ctypes.Structure class, its gaps as :Nx."""
+    """Checks a text and returns it; or makes one from a ctypes.Structure class, gaps as :Nx."""
     if isinstance(schema, str):
         schema_size(schema)
         return schema
@@ -150,7 +150,7 @@ def gap(size: int) -> List[str]:
 def normalise_name(name: str, system: str = sys.platform) -> str:
     """The name with exactly one leading slash; Error("usage") says what is wrong with it."""
     bare = name[1:] if name.startswith("/") else name
-    odd = re.search("[^ -~]|[/:]", bare)  # the first one is named
+    odd = re.search("[^ -~]|[/:]", bare)  # the error names the first one
     for wrong, why in (
             (not name, "is empty"), (not bare, "is only a slash"),
             (bare in (".", ".."), "is a folder, not a name"),
@@ -166,14 +166,14 @@ def normalise_name(name: str, system: str = sys.platform) -> str:
 
 # ---- clock -------------------------------------------------------------------------------------
 
-# That of include/shm_clock.h, by symbol: only macOS has CLOCK_UPTIME_RAW. () -> nanoseconds
+# clock() -> nanoseconds. The clock of include/shm_clock.h; only macOS has CLOCK_UPTIME_RAW.
 clock = (partial(time.clock_gettime_ns, time.CLOCK_UPTIME_RAW)
          if hasattr(time, "CLOCK_UPTIME_RAW") else time.monotonic_ns)
 
 
 class Patience:
-    """Own waking time: the sum of the times between looks, each counted as `most` at the most. So
-    time during which this process was stopped does not count against the other side."""
+    """How long this process has waited: the sum of the times between checks, each counted as most_ns
+    or less. So time during which it was stopped does not count against the other side."""
 
     def __init__(self, most_ns: int = HEARTBEAT_NS) -> None:
         self.most, self.ns, self.looked = most_ns, 0, clock()
@@ -187,7 +187,7 @@ class Patience:
         self.ns, self.looked = 0, now
 
 
-# ---- kernel: what Python has no word for -------------------------------------------------------
+# ---- kernel: calls that Python does not have ---------------------------------------------------
 
 libc = ctypes.CDLL(None, use_errno=True)
 FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(MACHINE if LINUX else "", 0)  # 0: none
@@ -196,31 +196,31 @@ current_cpu = getattr(libc, "sched_getcpu", lambda: -1)
 
 
 def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int, ns: int = 0) -> int:
-    """0, or errno. The address: of a head's low half. ns: the longest sleep, under 1 s."""
+    """Returns 0, or errno. address: the low half of a head. ns: the longest sleep, below 1 s."""
     if not FUTEX:
         return errno.ENOSYS
     if operation is FUTEX_WAIT:  # with a struct timespec
         result = libc.syscall(FUTEX_CALL, address, operation, ctypes.c_uint32(value),
                               (ctypes.c_long * 2)(0, ns), None, 0)
-    else:  # each argument costs: a wake-up takes 1.5 us longer with seven of them
+    else:  # each argument takes time: with seven, a wake call takes 1.5 us longer
         result = libc.syscall(FUTEX_CALL, address, operation, value)
     return 0 if result >= 0 else ctypes.get_errno()
 
 
 def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
-    """The two halves of a full memory barrier, to be called one after the other. Python has no
-    fence. To release and then take a private lock that is always held is one on x86-64 (two locked
-    instructions) and on ARMv8 (store-release, then load-acquire). The machines promise that, the
-    language does not, and RISC-V's libc breaks it: tests/model/README.md."""
+    """Returns release and acquire of a private lock that is always held. Python has no fence, but
+    these two calls in this order are a full one on x86-64 (two locked instructions) and on ARMv8
+    (store-release, then load-acquire). The machines promise that, the language does not. With
+    RISC-V's libc they are no fence: tests/model/README.md."""
     lock = threading.Lock()
     lock.acquire()
     return lock.release, lock.acquire
 
 
-# x86-64 keeps all stores in order, and all loads; only a load may overtake an earlier store. So
-# fences that merely order stores, or loads, need no instruction there. CPython makes each access by
-# a call of its own, so no compiler reorders them. The exception: glibc copies much at once (never
-# below 16 KiB) with non-temporal stores, which keep no order at all.
+# x86-64 keeps all stores in order, and all loads; only a load may overtake an earlier store. So a
+# fence that orders only stores, or only loads, needs no instruction there. CPython makes each
+# access in a call of its own, so no compiler reorders them. The exception: glibc makes large copies
+# (never below 16 KiB) with non-temporal stores, which keep no order at all.
 WEAK, LARGE_COPY = MACHINE != "x86_64", 1 << 14
 
 
@@ -239,9 +239,9 @@ def flock(kind: int, byte: int) -> bytes:
 
 
 class Roles:
-    """The roles that one Segment or Reader holds: locks on an open file description. Either of the
-    shared memory object, one that is never mapped, since a mapping in a forked child would keep a
-    lock alive. Or of the lock file: one a process, since closing any would give up all locks."""
+    """The roles that one Segment or Reader holds: locks on an open file. That is the shared memory
+    object, opened once more and never mapped, because a mapping in a forked child would keep a lock
+    alive. Or it is the lock file, opened once a process: closing any descriptor frees all locks."""
     files: Dict[str, List] = {}  # by path: [descriptor, users, roles that this process holds]
 
     def __init__(self, fd: int, path: str = "") -> None:
@@ -256,6 +256,8 @@ class Roles:
             new = create and not os.path.lexists(path)
             flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if new else 0)
             cls.files[path] = [os.open(path, flags, 0o600), 0, set()]
+            if new:
+                os.fchmod(cls.files[path][0], 0o600)  # whatever the umask
         cls.files[path][1] += 1
         roles = cls(cls.files[path][0], path)
         roles.new = new
@@ -278,7 +280,7 @@ class Roles:
         return True
 
     def held(self, role: int) -> bool:
-        """By any process. Where this one holds it, the kernel would say that it is free."""
+        """Does any process hold it? The kernel reports our own lock as free, so check ours, too."""
         found = fcntl.fcntl(self.fd, GET_LOCK, flock(fcntl.F_WRLCK, role))
         kind, = struct.unpack_from("h", found, 0 if LINUX else 20)
         return role in self.ours or kind != fcntl.F_UNLCK
@@ -304,8 +306,8 @@ class Roles:
 # ---- lane --------------------------------------------------------------------------------------
 
 class Consumer(NamedTuple):
-    """Holds the down lane's place. position: messages it is done with; None: it is just claiming.
-    pid: for words only."""
+    """The holder of the down lane's place. position: how many messages it is done with; None: it is
+    just claiming. pid: for error texts only."""
     epoch: int
     pid: int
     position: Optional[int]
@@ -322,10 +324,10 @@ class Message:
 
 
 class Lane:
-    """Where a lane's fields are: head, dropped, place, wish as indices of 8-byte words, pid and
-    attached of 4-byte words. Live fields are written as aligned stores of that size only:
-    struct.pack_into would clear the field first, and the other side would see the zeros (CPython
-    issue 156866). The steps are named as in src/lane.c and tests/model."""
+    """Where a lane's fields are: head, dropped, place, wish are indices of 8-byte words; pid and
+    attached are indices of 4-byte words. Store shared fields only through these views, as aligned
+    stores: struct.pack_into clears the field first, and the other side would see the zeros (CPython
+    issue 156866). The steps have the names of src/lane.c and tests/model."""
 
     def __init__(self, memory: memoryview, header: Header, index: int) -> None:
         self.at = LANES_AT + index * ctypes.sizeof(LaneBlock)  # bytes
@@ -345,7 +347,7 @@ class Lane:
         return (self.first + n % self.slots * self.stride) // 8
 
     def message(self, n: int, slot: int) -> Optional[Message]:
-        """Message n, after its seq was seen even; None: it is just being overwritten."""
+        """Message n, after its seq was 2n; None: it is just being overwritten."""
         words, ints = self.words, self.ints
         length = ints[2 * slot + 6]
         if length > self.capacity:
@@ -359,18 +361,18 @@ class Lane:
                        ints[2 * slot + 7])
 
     def is_whole(self, message: Message, slot: int) -> bool:
-        """Was it, all the while its payload was used?"""
+        """Was the payload whole until now? Call it after the payload was used."""
         good = not self.crc or zlib.crc32(message.payload,
                                           message.n & 0xffffffff) == message.crc32
         if WEAK:
             release, acquire = self.fence
-            release(); acquire()                  # SYNC R4: pairs with F1; also releases the place
+            release(); acquire()                  # SYNC R4: pairs with F1; also for the place store
         return good and self.words[slot] == 2 * message.n  # SYNC seq again
 
 
 def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
-    """(send, reserve, commit, warm) of Segment, as closures: cells cost half of what attributes do.
-    There is one body, so that a rehearsal (warm) runs the very code of a send."""
+    """(send, reserve, commit, warm) of Segment, as closures: a cell is loaded in half the time of an
+    attribute. send and warm call the same functions, so a rehearsal (warm) runs a send's code."""
     words, memory, head, wish = lane.words, lane.memory, lane.head, lane.wish
     capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
     release, acquire = lane.fence
@@ -378,12 +380,12 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
     weak, strong = WEAK or capacity >= LARGE_COPY, not WEAK
     # pack_into is safe here: readers ignore a slot whose seq is odd.
     pack = struct.Struct("=QQII").pack_into  # timestamp_ns, due_ns, length, crc32
-    next_slot = cycle([(at, 8 * at + Slot.timestamp_ns.offset,  # looked up faster than computed
+    next_slot = cycle([(at, 8 * at + Slot.timestamp_ns.offset,  # a table: faster than computing it
                         memory[8 * at + SLOT_HEAD:][:capacity])
                        for at in map(lane.slot, range(1, lane.slots + 1))]).__next__
     futex_at = ctypes.c_void_p(segment.address + lane.at)
     m, seq = 1, 1         # the message to publish next, and 2m - 1
-    room, view = -1, memory  # bytes that commit may be told, -1: nothing is reserved
+    room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
     limit = woken = care_at = slot = fields_at = 0
 
     def reserve() -> memoryview:
@@ -406,9 +408,9 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         stamp = now()
         pack(memory, fields_at, stamp, due_ns or stamp, length, crc)
         if stamp < due_ns and publish:
-            if due_ns - stamp > 20_000:           # else it would cost more than is left
+            if due_ns - stamp > 20_000:           # else the call would take too long
                 segment.wait_until(due_ns)
-            while stamp < due_ns:                 # little stands between the time stamp and head
+            while stamp < due_ns:                 # few steps between the time stamp and head
                 words[slot + 1] = stamp = now()
         if weak:
             release(); acquire()                  # SYNC F2: pairs with "seq load"
@@ -422,7 +424,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         else:
             other_half()
         if words[wish] > woken and publish:
-            woken = m - 1                         # not wish: that sleeper may not be in the queue
+            woken = m - 1                         # not wish: that sleeper may not be queued yet
             futex(futex_at, FUTEX_WAKE, 0x7fffffff)
         if stamp > care_at:
             care_at = stamp + HEARTBEAT_NS
@@ -450,7 +452,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
 def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
     """(receive, release) of Segment, for the one consumer of the up lane."""
     words, head, place, (release, acquire) = lane.words, lane.head, lane.place, lane.fence
-    looks = range(1024 if segment.wait == "spin" else 32)  # of 0.1 us and more
+    looks = range(1024 if segment.wait == "spin" else 32)  # each takes 0.1 us or more
     n, slot = 1, lane.slot(1)
     current: Optional[Message] = None
 
@@ -461,17 +463,17 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
             for _ in looks:
                 if words[head] >= n:              # SYNC head load: pairs with "head = n"
                     if WEAK:
-                        release(); acquire()      # and keep seq and the payload after it
+                        release(); acquire()      # load seq and the payload after head
                     if words[slot] == 2 * n:      # SYNC seq load: pairs with F2
                         current = lane.message(n, slot)
-                        return current  # a consumer's is never overwritten
+                        return current  # not None: nobody overwrites a consumer's message
             if over:
                 return None
             now = segment.care()
             patience = patience or Patience()
             away, left = now - patience.looked, timeout * 1e9 - patience.spent(now)
             over = left <= 0
-            release(); acquire()                  # what was sent before `over` is seen now
+            release(); acquire()                  # see each message sent before `over`
             if not over and segment.wait == "block":
                 segment.missed_wakeups += lane_sleep(segment, lane, n, int(min(left, HEARTBEAT_NS)))
             elif not over and away > 2_000_000:
@@ -486,7 +488,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
         words[place] = 1 << 48 | n                # SYNC place store: pairs with "place load"
         n, current = n + 1, None
         slot = lane.slot(n)
-        if clock() > segment.next_care:           # receive does so only while it waits
+        if clock() > segment.next_care:           # receive calls it only while it waits
             segment.care()
         return good
 
@@ -494,8 +496,8 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
 
 
 def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
-    """Sleeps until message n is published, ns at most; naps where there is no futex. Was a wake-up
-    missed?"""
+    """Sleeps until message n is published, ns at most; naps where there is no futex. True if it
+    missed a wake-up."""
     words, (release, acquire) = lane.words, lane.fence
     end = clock() + ns
     words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
@@ -517,9 +519,9 @@ UNTRACKED = {"track": False} if sys.version_info >= (3, 13) else {}
 
 
 class Memory(shared_memory.SharedMemory):
-    """unlink does nothing: where the constructor fails half-way it would unlink by name, perhaps
-    another host's object. close drops the references, so that each view that a user still holds
-    keeps the memory, where it would raise BufferError."""
+    """unlink does nothing: a constructor that fails half-way would call it, and could remove an object
+    of another host. close only drops our references: a view that a user still holds keeps the memory
+    mapped, and raises no BufferError."""
 
     def unlink(self) -> None:
         pass
@@ -532,7 +534,7 @@ class Memory(shared_memory.SharedMemory):
 
 
 def open_object(name: str, flags: int) -> int:
-    """A regular object of this user, opened. FileNotFoundError: there is none."""
+    """Opens a shared memory object of this user or root. FileNotFoundError: there is none."""
     try:
         fd = _posixshmem.shm_open(name, flags | (os.O_NONBLOCK if LINUX else 0), mode=0o600)
     except OSError as error:
@@ -550,8 +552,8 @@ def open_object(name: str, flags: int) -> int:
 
 
 def read_header(fd: int) -> Tuple[int, bytes]:
-    """(state, header); zeros where the object ends. Not through a map where that can be helped: to
-    read a page that a full /dev/shm does not have is SIGBUS."""
+    """(state, header), with zeros after the object's end. pread is better than a map: a load from a
+    mapped page that a full /dev/shm could not provide raises SIGBUS."""
     size = min(os.fstat(fd).st_size, HEADER_SIZE) if LOCK_FILE else 0
     if size:  # macOS cannot read a shared memory object
         with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
@@ -567,7 +569,7 @@ def is_named(name: str, fd: int) -> bool:
         if not LOCK_FILE:
             return os.path.samestat(os.fstat(fd), os.stat("/dev/shm" + name))
         other = open_object(name, os.O_RDONLY)
-        try:  # macOS tells neither device nor inode: the session does
+        try:  # macOS reports no device and no inode: compare the sessions
             return read_header(fd)[1][40:48] == read_header(other)[1][40:48]
         finally:
             os.close(other)
@@ -582,14 +584,14 @@ class Segment(AbstractContextManager):
     lane holds, a power of two; None: the largest with slots x size <= 8 MiB, 4 to 1024. schema: a
     text or a ctypes.Structure class. crc: put a CRC-32 on every message. receive: also receive on
     the up lane. stall_timeout: seconds that a consumer in the way may stand still. wait: how
-    receive waits, "spin" or "block". idle: called at each look of every wait; what it raises ends
+    receive waits, "spin" or "block". idle: called at each check of every wait; its exceptions end
     the wait. Errors: usage, in_use, refused, system; later gone, damaged.
 
     send(data, due_ns=0): copies any bytes-like data into the next slot and publishes it.
-    reserve(): the next slot's payload, a memoryview; the same one until commit(length, due_ns=0)
-    publishes it, at due_ns if that is still to come. warm(): the code of a send without its
-    effect, for a loop that waits for data. receive(timeout=1.0): the next Message of the up lane,
-    None after timeout; the same one until release(message), which tells whether it was whole."""
+    reserve(): the next slot's payload, a memoryview; the same one until commit. commit(length,
+    due_ns=0): publishes it, not before due_ns. warm(): runs the code of a send without its effect,
+    for a loop that polls for data. receive(timeout=1.0): the next Message of the up lane, the same
+    one until release; None after timeout. release(message): frees it; True if it was whole."""
 
     def __init__(self, name: str = "/shmprueba", size: int = 64, slots: Optional[int] = None,
                  schema: Union[str, type] = "", crc: bool = False, receive: bool = False,
@@ -609,7 +611,7 @@ class Segment(AbstractContextManager):
             if wrong:
                 raise Error("usage", why)
         self.name, self.capacity, self.slot_count = normalise_name(name), size, slots
-        self.crc = crc or not PROVED  # a reader then rejects what came in another order
+        self.crc = crc or not PROVED  # the CRC then finds stores that came out of order
         self.wait, self.idle, self._stall_ns = wait, idle, stall_timeout * 1e9
         stride = -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
         self.total, self.session = HEADER_SIZE + 2 * slots * stride, 1 + random.getrandbits(63)
@@ -626,7 +628,7 @@ class Segment(AbstractContextManager):
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self._down, self._up = (Lane(memory, header, index) for index in (DOWN, UP))
         self._words, self._ints = self._down.words, self._down.ints
-        self._words[0] = int.from_bytes(MAGIC, sys.byteorder)  # whole or not there: one store
+        self._words[0] = int.from_bytes(MAGIC, sys.byteorder)  # one store: whole, or not there
         memory[8:STATUS_AT] = bytes(header)[8:]
         self.send, self.reserve, self.commit, self.warm = make_sender(self, self._down)
         if receive:
@@ -636,7 +638,7 @@ class Segment(AbstractContextManager):
             self._words[self._up.place] = 1 << 48  # epoch 1
         segments.add(self)
         self._beat(clock())
-        self._fence()  # make the header visible before the state that says it is there
+        self._fence()  # make the header visible before LIVE
         self._ints[STATE_INT] = LIVE
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
@@ -645,10 +647,10 @@ class Segment(AbstractContextManager):
     # -- begin and end
 
     def _create(self) -> None:
-        # Starting the resource tracker changes the mask. The tracker inherits SIGHUP blocked, or a
-        # terminal that hangs up would end it before us, and the next write to it would fail.
+        # The resource tracker starts here, and changes our mask. It must inherit SIGHUP blocked: a
+        # terminal that hangs up would end it before us, and our next write to it would fail.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-        self._roles: Optional[Roles] = None  # later None: they are not ours, or no longer
+        self._roles: Optional[Roles] = None  # later None: closed, or in a forked child
         self._shm = Memory.__new__(Memory)
         try:
             for _ in range(10):
@@ -658,7 +660,7 @@ class Segment(AbstractContextManager):
                 time.sleep(random.uniform(.001, .02))
             else:
                 raise Error("in_use", IN_USE.format("it begins at the same moment"))
-            if LINUX:  # SharedMemory only sets the size: a full /dev/shm would be SIGBUS later
+            if LINUX:  # SharedMemory only sets the size: a full /dev/shm would raise SIGBUS later
                 os.posix_fallocate(self._shm._fd, 0, self.total)
         except OSError as error:
             self._remove()
@@ -676,7 +678,7 @@ class Segment(AbstractContextManager):
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _try_to_create(self) -> bool:
-        """False: start over, since another host began, or is just judging what we made."""
+        """Returns False to start over: another host has begun, or is just checking our object."""
         shm = self._shm
         if LOCK_FILE:
             try:
@@ -685,26 +687,28 @@ class Segment(AbstractContextManager):
                 return False  # another host has just made, or removed it
             if not self._roles.take(HOST):
                 raise Error("in_use", IN_USE.format("it holds " + self._roles.path))
-            current = self._roles.is_current()  # else another host removed it before it was locked
-            if current and not self._roles.new:  # its clients must not take us for the dead host
+            current = self._roles.is_current()  # else another host removed it before we locked it
+            if current and not self._roles.new:  # the dead host's clients must not take us for it
                 self._replace_stale()
             if not (current and self._roles.new):
                 return False
         self._replace_stale()
         with suppress(FileExistsError):
             shm.__init__(self.name[1:], True, self.total, **UNTRACKED)
-            if not UNTRACKED:  # the tracker would unlink a successor's name, as late as it ends
+            if not UNTRACKED:  # at its end the tracker would unlink a successor's name
                 resource_tracker.unregister(shm._name, "shared_memory")
+            with suppress(OSError):  # we open it again, whatever the umask; macOS cannot do this
+                os.fchmod(shm._fd, 0o600)
             if LOCK_FILE:
                 return True
-            with suppress(FileNotFoundError):  # of its own, not mapped
+            with suppress(FileNotFoundError):  # opened once more, never mapped
                 self._roles = Roles(open_object(self.name, os.O_RDWR))
                 return (os.path.samestat(os.fstat(self._roles.fd), os.fstat(shm._fd))
                         and self._roles.take(HOST) and is_named(self.name, shm._fd))
         return False
 
     def _replace_stale(self) -> None:
-        """Removes what a dead host left; refuses what is alive, or not ours."""
+        """Removes the segment of a dead host. Error: its host lives, or it is no host's segment."""
         try:
             roles = Roles(open_object(self.name, os.O_RDWR))
         except FileNotFoundError:
@@ -726,7 +730,7 @@ class Segment(AbstractContextManager):
             roles.close()
 
     def _remove(self) -> None:
-        """Unlinks the object if it is ours and has the name; then, not before, unlocks."""
+        """Unlinks the object if it is ours and still has the name; unlocks only after that."""
         fd = self._shm._fd
         roles = self._roles or Roles(fd)  # no new descriptor: there may be none left
         if fd >= 0 and (HOST in roles.mine or roles.take(HOST)) and is_named(self.name, fd):
@@ -741,8 +745,8 @@ class Segment(AbstractContextManager):
         self._roles = None
 
     def close(self) -> None:
-        """CLOSED, unlink, unlock. Attached readers go on reading what is there, and views that are
-        still held stay valid. In a forked child: nothing that is the parent's."""
+        """Stores CLOSED, unlinks, unlocks. Attached readers can read the rest, and views that are
+        still held stay valid. In a forked child it leaves alone all that is the parent's."""
         if self._roles:
             self._fence()  # make the last head visible before CLOSED
             self._ints[STATE_INT] = CLOSED
@@ -770,7 +774,7 @@ class Segment(AbstractContextManager):
 
     @property
     def consumer(self) -> Optional[Consumer]:
-        """Of the down lane; None: nobody holds its place, or it was dropped."""
+        """The consumer of the down lane; None: nobody holds the place, or it was dropped."""
         place = self._words[self._down.place]     # SYNC place load: pairs with "place store"
         epoch, at = place >> 48, place & POSITION
         if not epoch & 1 or epoch == self._words[self._down.dropped]:
@@ -779,7 +783,7 @@ class Segment(AbstractContextManager):
 
     @property
     def taken(self) -> int:
-        """How many messages the latest consumer was done with, also after it left or died."""
+        """How many messages the latest consumer has released, even after it left or died."""
         at = self._words[self._down.place] & POSITION
         return 0 if at == CLAIMING else at
 
@@ -788,15 +792,15 @@ class Segment(AbstractContextManager):
         """Is there a living sender on the up lane?"""
         return self._roles.held(SENDER)
 
-    # -- what a host looks after
+    # -- care for the segment
 
     def _beat(self, now: int) -> None:
         self._words[BEAT_WORD] = now
         self._ints[CPU_INT] = current_cpu() + 1
 
     def care(self) -> int:
-        """Heartbeat, the dead consumer, the name: call it at least every 100 ms while nothing is
-        sent or received. Returns the time. Error("gone"): nobody can find this host any more."""
+        """Beats, drops a dead consumer, checks the name. Call it at least every 100 ms while
+        nothing is sent or received. Returns the time. Error("gone"): new clients cannot find this host."""
         now = clock()
         if now >= self.next_care:
             self.next_care = now + HEARTBEAT_NS
@@ -816,14 +820,14 @@ class Segment(AbstractContextManager):
         return now
 
     def drop(self, why: str, consumer: Optional[Consumer] = None) -> None:
-        """Waits for the down lane's consumer no longer. It sees that before it counts another
-        message (src/lane.c)."""
+        """Drops the down lane's consumer: the host waits for it no longer. The consumer sees that
+        before it counts another message (src/lane.c)."""
         consumer = consumer or self.consumer
         now = self.consumer  # it may have left, or been dropped, meanwhile
         if not consumer or not now or now.epoch != consumer.epoch:
             return
         self._words[self._down.dropped] = consumer.epoch
-        self._fence()  # SYNC dropped: pairs with R4; before anything of it is overwritten
+        self._fence()  # SYNC dropped: pairs with R4; before its messages are overwritten
         self.dropped += 1
         self.why_dropped = f"client pid {consumer.pid} {why}: dropped"
 
@@ -835,14 +839,14 @@ class Segment(AbstractContextManager):
 
     def _make_room(self, n: int) -> int:
         """Waits until message n may overwrite message n - slots. Returns the last message that
-        needs no further question."""
+        needs no new check."""
         seen, looks, patience = None, 0, Patience()
         while True:
             self._fence()  # SYNC room: pairs with "claim"
             consumer = self.consumer
             if not consumer:
                 return n + self.slot_count - 1  # a later claim begins with message n or later
-            at = consumer.position  # n or more is a lie, and counts as claiming
+            at = consumer.position  # n or more is impossible: treat it as claiming
             if at is not None and n - self.slot_count <= at < n:
                 return at + self.slot_count
             now = self.care()
@@ -857,8 +861,8 @@ class Segment(AbstractContextManager):
                 time.sleep(50e-6)
 
     def wait_until(self, moment_ns: int) -> None:
-        """Sleeps, with care, until shortly before this moment: by as much as sleeps here are late.
-        That is learned, so that 3 sleeps in 100 are later (src/waiter.c does the same)."""
+        """Sleeps, with care, until shortly before this moment. It learns how late sleeps end here,
+        and leaves so much time that only 3 sleeps in 100 end later (as in src/waiter.c)."""
         now = self.care()
         while moment_ns - self._lateness > now:
             ahead = min(moment_ns - self._lateness - now, HEARTBEAT_NS)
@@ -894,10 +898,10 @@ class Reader(AbstractContextManager):
     """Reads a lane of a running segment; nobody waits for it, and it writes nothing. A context
     manager, and an iterator over messages that ends when the host closes.
 
-    timeout: seconds to wait for a host, and for each message when iterating. schema: what the
-    caller was written for; another one is refused. newest: pass over all but the newest message.
-    lost: messages overwritten before they were read; skipped: passed over. Errors: usage, absent,
-    refused, system; died, damaged; silent when iterating."""
+    timeout: seconds to wait for a host, and for each message when iterating. schema: refuse a
+    segment with another one. newest: pass over all but the newest message. lost: how many messages
+    were overwritten before they were read; skipped: how many were passed over. Errors: usage,
+    absent, refused, system; died, damaged; silent when iterating."""
 
     def __init__(self, name: str = "/shmprueba", timeout: float = 5.0,
                  schema: Union[str, type, None] = None, newest: bool = False,
@@ -924,7 +928,7 @@ class Reader(AbstractContextManager):
         self._n = self._words[self._lane.head] + 1  # the message to read next
 
     def _attach(self, index: int) -> str:
-        """One try. "", or why there is no host yet."""
+        """Makes one try. Returns "", or why there is no host yet."""
         fd = open_object(self.name, os.O_RDONLY)
         self._roles = Roles(fd)
         state, head = read_header(fd)
@@ -959,8 +963,8 @@ class Reader(AbstractContextManager):
         return self._ints[STATE_INT] == CLOSED or not self._roles.held(HOST)
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
-        """The next message, where it lies; None after timeout, or once the host has closed and all
-        was read (self.closed). Naps, since Python has no atomic maximum to ask for a wake-up."""
+        """The next message, in its slot; None after timeout, or once the host has closed and all
+        was read (self.closed). Naps: to raise wish it would need an atomic maximum."""
         words, lane, (release, acquire) = self._words, self._lane, self._lane.fence
         patience, over = None, False
         while True:
@@ -969,7 +973,7 @@ class Reader(AbstractContextManager):
                 if head < self._n:
                     continue
                 if WEAK:
-                    release(); acquire()          # and keep seq and the payload after it
+                    release(); acquire()          # load seq and the payload after head
                 if self.newest:
                     self.skipped += head - self._n
                     self._n = head
@@ -992,7 +996,7 @@ class Reader(AbstractContextManager):
                 return None
             patience = patience or Patience(LOOK_MOST_NS)
             over = patience.spent(clock()) >= timeout * 1e9 or self._ended()
-            release(); acquire()                  # what was published before `over` is seen now
+            release(); acquire()                  # see each message published before `over`
             if not over:
                 time.sleep(min(max(50e-6, patience.ns * .125e-9), 1e-3))
 

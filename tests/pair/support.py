@@ -105,7 +105,8 @@ class PairTest(unittest.TestCase):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def host_words(self, *options: str) -> List[str]:
-        return HOST + ["--name", self.name] + [str(option) for option in options]
+        """A busy machine is not a stalled client: the patience is long, unless the test says it."""
+        return HOST + ["--name", self.name, "--stall-timeout", "30", *map(str, options)]
 
     def host(self, *options: str, **popen) -> subprocess.Popen:
         return self.start(self.host_words(*options), **popen)

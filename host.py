@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """host.py - creates a shared memory segment and publishes into it, for cliente_c and for readers
-of your own. A program on top of src/shmprueba.py: what it publishes, jobs, report, command line.
+of your own. The library is src/shmprueba.py; this is the program: jobs, report, command line.
 """
 import os
 import signal
@@ -55,12 +55,12 @@ Fill = Callable[[memoryview, int], int]  # writes message n into the view, retur
 
 
 class Ended(Exception):
-    """Leaves a job: a signal, the end of COMMAND or of the source; or its client has left."""
+    """Ends a job: a signal came, COMMAND or the source has ended, or the client has left."""
 
 
 def put(text: str, stream, must: bool = True) -> None:
-    """Writes all of it, now. Errors are ignored where it need not be read."""
-    why = "closed"  # then print would write to standard output instead
+    """Writes the text at once. Without must, errors are ignored."""
+    why = "closed"  # stream is None: print would write to standard output
     try:
         if stream is not None:
             return print(text, file=stream, end="", flush=True)
@@ -71,9 +71,9 @@ def put(text: str, stream, must: bool = True) -> None:
 
 
 def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
-    """Says it in one line. @return the exit code"""
+    """Prints the error in one line, and returns the exit code."""
     if isinstance(error, OSError):
-        named = isinstance(error.filename, str)  # else it is a descriptor, or nothing
+        named = isinstance(error.filename, str)  # else a descriptor, or None
         what = error.filename if named else options.input or options.sink
         error = Error("system", f"cannot use {what}: {error.strerror}; give another one")
     name = f"{options.name}: " if options else ""
@@ -88,8 +88,8 @@ SAMPLE, SAMPLE_SIZE = "index:Q time_s:d accel:3f gyro:3f temperature:f :20x", 64
 
 
 def make_generator(size: int) -> Fill:
-    """A message is a pure function of n, so that a receiver can check it: the sample, if it fits;
-    from there on byte i is (n + i) % 251."""
+    """Message n depends on n alone, so that a receiver can check it. It begins with the sample, if
+    that fits; each byte i after it is (n + i) % 251."""
     # A sine made of two parabolas, period 1024, in exact binary fractions.
     swing = [4 * x * (1 - abs(x)) for x in ((n % 1024 - 512) / 512 for n in range(4096))]
     rest = [struct.pack("=7f20x", .5 * swing[n], .25 * swing[n + 256],
@@ -111,8 +111,8 @@ def make_generator(size: int) -> Fill:
 
 
 class Latency(Counter):
-    """Durations in constant memory: how many, by the last nanosecond of their step. An octave has
-    128 steps, as in src/cliente/histogram.c."""
+    """A histogram of durations in constant memory. A key is the longest duration of a step, in ns;
+    an octave has 128 steps, as in src/cliente/histogram.c."""
 
     def record(self, ns: int) -> None:
         shift = max(ns.bit_length() - 8, 0)
@@ -138,29 +138,29 @@ class Host:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.segment: Optional[Segment] = None
-        # Does it serve one client? Then it ends with it, not with COMMAND, and says why itself.
+        # A host that serves one client ends with that client, not with COMMAND, and reports why.
         self.serves = bool(options.echo or options.sink or options.input and not options.rate)
-        self.out = sys.stderr if options.sink == "-" else sys.stdout  # the payloads go there
+        self.out = sys.stderr if options.sink == "-" else sys.stdout  # "-": payloads on stdout
         self.chatty = not (options.quiet or options.json)
-        self.live = (self.chatty and not options.command  # it would write between our lines
+        self.live = (self.chatty and not options.command  # COMMAND would write between our lines
                      and self.out is not None and self.out.isatty()
                      and os.environ.get("TERM", "dumb") != "dumb")
-        self.clear = "\r\033[K" if self.live else ""  # before all that is not the live line
+        self.clear = "\r\033[K" if self.live else ""  # goes before any other line
         self.child: Optional[subprocess.Popen] = None
         self.next_check = self.next_line = self.drops = self.bytes = self.received = 0
         self.publish_ns, self.round_trip, self.begin = Latency(), Latency(), clock()
 
     def say(self, text: str) -> None:
-        """A remark, on standard error."""
+        """Prints a remark on standard error."""
         put(self.clear, self.out, must=False)
         put(f"host.py: {self.options.name}: {text}\n", sys.stderr, must=False)
 
     def tell(self, text: str) -> None:
-        """A part of the result; with --sink - it is a remark."""
+        """Prints a part of the result; with --sink - errors are ignored."""
         put(self.clear + text + "\n", self.out, must=self.options.sink != "-")
 
     def idle(self) -> None:
-        """Is called wherever the segment waits."""
+        """The segment calls this in every wait."""
         if stopped_by:
             raise Ended
         now = clock()
@@ -189,21 +189,21 @@ class Host:
             text += f"  consumer {consumer.pid} lags {max(lag, 0)}"
         with suppress(OSError):  # hung up
             width = os.get_terminal_size(self.out.fileno()).columns or 80
-            put(f"\r{text[:width - 1]}\033[K", self.out, must=False)  # a wrapped one would stay
+            put(f"\r{text[:width - 1]}\033[K", self.out, must=False)  # a wrapped line would stay
 
     def child_ended(self) -> bool:
         return self.child is not None and self.child.poll() is not None
 
     def wait_for(self, arrived: Callable[[], object], who: str, loss: str = "") -> object:
-        """Returns what arrived() does as soon as that is true. loss: what it means if COMMAND ends
-        well before."""
+        """Calls arrived() until its result is true, and returns that result. loss: the consequence,
+        for the error text, if COMMAND ends with 0 before that."""
         came = arrived()
         if not came and self.chatty and not self.child:
             self.tell(f"host.py  waiting for {who}")
         while not came:
             time.sleep(0.001)
             self.segment.care()
-            ended = self.child_ended()  # before the last check: its client may have come and gone
+            ended = self.child_ended()  # before arrived(): its client may have come and gone
             came = arrived()
             if ended and not came:
                 raise Ended if self.child.returncode else Error(
@@ -212,7 +212,7 @@ class Host:
         return came
 
     def settled(self) -> Optional[Consumer]:
-        """The consumer, once it has begun."""
+        """The consumer, once its claim is complete."""
         consumer = self.segment.consumer
         return consumer if consumer and consumer.position is not None else None
 
@@ -221,14 +221,14 @@ class Host:
         return not now or now.epoch != consumer.epoch
 
     def publisher(self, fill: Fill, rehearses: bool) -> Callable[[int], int]:
-        """publish(n) publishes message n when it is due (n / --rate from now; 0: at once), records
-        what that cost, and returns when it would have begun, had it not waited. Until then it may
-        rehearse: go through all of it but the last stores, since code that has just run takes half
-        as long."""
+        """Returns publish(n). It publishes message n when --rate says (0: at once), records its
+        duration without the wait, and returns when it would have begun without the wait. While it
+        waits it may rehearse, that is run the same code without the last stores: code that has just
+        run takes half as long."""
         segment, now, rate, start, due = self.segment, clock, self.options.rate, clock(), 0
         reserve, commit, warm = segment.reserve, segment.commit, segment.warm
         record = self.publish_ns.record
-        # Not by affinity: a host that is pinned to one CPU has a client on another one.
+        # Do not ask the affinity: if the host is pinned to one CPU, its client has another one.
         rehearses = rehearses and self.options.size <= 4096 and (os.cpu_count() or 1) > 1
 
         def publish(n: int) -> int:
@@ -236,7 +236,7 @@ class Host:
             if rate:
                 due = start + int((n - 1) * (1e9 / rate))
                 segment.wait_until(due)  # until shortly before
-            reserve()  # may wait for a consumer, which is no cost
+            reserve()  # may wait for the consumer: not counted
             while True:
                 begin = now()
                 length = fill(reserve(), n)
@@ -255,8 +255,8 @@ class Host:
 # ---- the jobs ----------------------------------------------------------------------------------
 
 def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True) -> None:
-    """Generated messages, or those of a source: --count of them, or until it ends. A source with
-    no rate is for one consumer, which must take all of it."""
+    """Publishes --count messages: generated ones, or those of a source, until it ends. A source
+    without --rate is for one consumer, which must take all of it."""
     options, segment, n, taken, burst = host.options, host.segment, 0, 0, 1
     consumer: Optional[Consumer] = None
     if host.serves:
@@ -265,12 +265,12 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
         host.wait_for(lambda: segment.attached, "any cliente_c")
 
     def check() -> None:
-        """Error if what is published so far will never be taken, and should be."""
+        """Raises Error if the consumer will never take all that is published so far."""
         nonlocal taken
         segment.care()
         if consumer:
             ended, gone = host.child_ended(), host.is_gone(consumer)
-            if not gone or not segment.consumer:  # else that is its successor
+            if not gone or not segment.consumer:  # else taken is its successor's
                 taken = segment.taken
             if taken < segment.published and (gone or ended):
                 why = (segment.why_dropped if segment.dropped > host.drops else
@@ -285,7 +285,7 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
 
     def read(view: memoryview, _n: int) -> int:
         length = source.readinto(view)
-        while length is None:  # another process was faster at a non-blocking source
+        while length is None:  # not blocking, and another process read it first
             wait_for_data()
             length = source.readinto(view)
         if not length:
@@ -301,7 +301,7 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
             wait_for_data()
             n += 1
             publish_one(n)
-            if regular and not options.rate:  # time one, then a millisecond without the clock
+            if regular and not options.rate:  # time one message, then publish for 1 ms untimed
                 begin = clock()
                 for n in range(n + 1, min(n + burst, options.count) + 1):
                     commit(fill(reserve(), n))
@@ -342,7 +342,7 @@ def echo(host: Host) -> None:
                                            "does not echo; start cliente_c --echo")
         host.round_trip.record(clock() - begin)
         fill(expected, n)
-        reply = segment.receive(0)  # the same one
+        reply = segment.receive(0)  # the same reply
         same = reply.payload == expected
         if not segment.release(reply) or not same:
             raise Error("damaged", f"message {n} did not come back as it was sent")
@@ -350,10 +350,10 @@ def echo(host: Host) -> None:
 
 
 def sink(host: Host, file: BinaryIO, regular: bool) -> None:
-    """The payloads of the first sender on the up lane. Only what came whole is written."""
+    """Writes the payloads of the first sender on the up lane, but only those that came whole."""
     options, segment = host.options, host.segment
     if regular and options.sink != "-":
-        file.truncate(0)  # not earlier: it could have been that of another host, which is running
+        file.truncate(0)  # not earlier: another running host of this name may write it
 
     def write(payload: bytes) -> None:
         at, step = 0, len(payload) if regular else select.PIPE_BUF
@@ -368,7 +368,7 @@ def sink(host: Host, file: BinaryIO, regular: bool) -> None:
         message = segment.receive(0.05)
         if not message and segment.sending:
             continue
-        message = message or segment.receive(0)  # a sender publishes before its role is free
+        message = message or segment.receive(0)  # a sender publishes before it leaves its role
         if not message:
             raise Error("dropped", "its client died before the end of its stream: "
                                    f"{options.sink} is incomplete")
@@ -386,11 +386,11 @@ def sink(host: Host, file: BinaryIO, regular: bool) -> None:
 # ---- from begin to end -------------------------------------------------------------------------
 
 def open_file(path: str, flags: int, standard) -> Tuple[BinaryIO, bool]:
-    """(unbuffered file, is it a regular one?): only those never make us wait."""
-    fd = standard.fileno() if standard else -1  # closed: /dev/null may have its number
+    """(unbuffered file, is it regular?). Only a regular file never makes us wait."""
+    fd = standard.fileno() if standard else -1  # it is closed; /dev/null may have its number
     while not stopped_by:
         try:
-            if path != "-":  # a blocking open of a FIFO without its other end sits out every signal
+            if path != "-":  # no signal ends a blocking open of a FIFO
                 fd = os.open(path, flags | (os.O_NONBLOCK if LINUX else 0), 0o666)
                 os.set_blocking(fd, True)
             regular = stat.S_ISREG(os.fstat(fd).st_mode)
@@ -398,12 +398,12 @@ def open_file(path: str, flags: int, standard) -> Tuple[BinaryIO, bool]:
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
-        time.sleep(0.01)  # nobody reads it yet
+        time.sleep(0.01)  # nobody reads the FIFO yet
     raise Ended
 
 
 def end_command(child: subprocess.Popen) -> int:
-    """It ends by itself when the segment is closed; after a signal it is asked twice."""
+    """Waits until COMMAND has ended. After a signal to us: terminates it, then kills it."""
     asks = [child.kill, child.terminate]
     while child.poll() is None:
         with suppress(subprocess.TimeoutExpired):
@@ -425,7 +425,7 @@ def report(host: Host, elapsed: float, failed: int) -> None:
         "stalls": segment.stalls, "dropped_clients": segment.dropped,
         "missed_wakeups": segment.missed_wakeups,
         "publish_ns": spent and {key: spent[key] for key in ("mean", "p50", "p99")}}
-    if options.echo:  # one message is under way at most: where the run failed, it is that one
+    if options.echo:  # at most one message is under way; if the run failed, that one did
         record.update(round_trip_ns=round_trip,
                       echo_errors=published - host.received if failed == 6 else 0)
     if options.json:
@@ -451,7 +451,7 @@ def run(host: Host) -> int:
     file = (open_file(options.input, os.O_RDONLY, sys.stdin) if options.input else
             open_file(options.sink, os.O_WRONLY | os.O_CREAT, sys.stdout) if options.sink else ())
     if options.json or not options.quiet and options.sink != "-":
-        put("", sys.stdout)  # if it is closed, better now than at the end
+        put("", sys.stdout)  # if it is closed, fail now, not at the end
     segment = host.segment = Segment(
         options.name, options.size, options.slots,
         "" if options.input or options.size < SAMPLE_SIZE else SAMPLE, options.crc,
@@ -463,7 +463,7 @@ def run(host: Host) -> int:
             host.tell(f"host.py  created {segment.name}: {segment.slot_count} slots of "
                       f"{segment.capacity} B a lane, {segment.total / 1024:.0f} KiB")
         if options.command:
-            taken = options.json or options.sink == "-"  # nothing else may go to standard output
+            taken = options.json or options.sink == "-"  # COMMAND must not write to stdout
             host.child = subprocess.Popen(
                 options.command, stdout=2 if taken else None,
                 stdin=subprocess.DEVNULL if options.input == "-" else None)
@@ -473,7 +473,7 @@ def run(host: Host) -> int:
     except (Error, OSError) as error:
         put(host.clear, host.out, must=False)
         failed, command_first = fail(error, options), host.child_ended()
-    finally:  # whatever happened: no segment without a host
+    finally:  # in any case leave no segment without a host
         elapsed = max(clock() - host.begin, 1) * 1e-9
         segment.close()
         if host.child:
@@ -576,8 +576,8 @@ def main(arguments: List[str]) -> int:
 
 if __name__ == "__main__":
     for _number, _stream in enumerate((sys.stdout, sys.stderr), 1):
-        if not _stream:  # a closed one must not become the segment's, or a file's
+        if not _stream:  # a segment or file must not get the number of a closed stream
             os.dup2(os.open(os.devnull, os.O_RDWR), _number)
-    # Not sys.exit: the interpreter's end would give the signals back their default, and flush what
-    # a broken stream has not taken: then its exit code is 120, whatever ours was.
+    # Not sys.exit: at its end the interpreter would reset our signal handlers, and flush a stream
+    # that may be broken; then its exit code is 120 instead of ours.
     os._exit(main(sys.argv[1:]))

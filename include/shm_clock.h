@@ -1,5 +1,5 @@
 /*
- * shm_clock.h - the shared clock, and the one rule for every patience and time-out.
+ * shm_clock.h - the shared clock, and how each wait measures its time-out.
  */
 #ifndef SHM_CLOCK_H
 #define SHM_CLOCK_H
@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Both programs must read the same clock. CLOCK_MONOTONIC of macOS has a resolution of 1 us only;
- * CLOCK_UPTIME_RAW, chosen by symbol because only macOS has it, has the hardware's. */
+/* Both programs must read the same clock. On macOS CLOCK_MONOTONIC has a resolution of only 1 us;
+ * CLOCK_UPTIME_RAW, which only macOS has, has the resolution of the hardware. */
 #ifdef CLOCK_UPTIME_RAW
 #define SHM_CLOCK      CLOCK_UPTIME_RAW
 #define SHM_CLOCK_NAME "CLOCK_UPTIME_RAW"
@@ -21,16 +21,16 @@
  * strict -std=c11 hides the clocks from a user's file. */
 uint64_t shm_clock_now_ns(void);
 
-/* Own waking time: the time between looks, each counted as 200 ms at most. So time during which
- * this process was stopped (Ctrl-Z, docker pause, a suspended laptop) is not charged to the other
- * side. Begin with {0, now}. */
+/* How long this process has waited: the sum of the times between checks, each counted as at most
+ * 200 ms. So time during which it was stopped (Ctrl-Z, docker pause, a suspended laptop) does not
+ * count against the other side. Begin with {0, now}. */
 #define SHM_LOOK_MOST_NS 200000000u
 
 struct shm_patience {
     uint64_t spent_ns, looked_ns;
 };
 
-/* A look at now_ns. @return nanoseconds spent waiting so far */
+/* A check at now_ns. @return nanoseconds spent waiting so far */
 static inline uint64_t shm_patience_spent(struct shm_patience *patience, uint64_t now_ns)
 {
     const uint64_t since_ns = now_ns - patience->looked_ns;

@@ -3,9 +3,9 @@
  *
  * A lane is a one-way ring with one producer, any number of readers, and at most one consumer: a
  * reader that holds the lane's place, and for which the producer waits. A struct shm_lane is one
- * side's private view, for one thread; nothing read from the segment after attach is used as an
- * index, length or offset without a bound. src/lane.c and shmprueba.py mark the steps of the
- * protocol (SYNC) with the names that tests/model uses; tests/model/README.md has the argument.
+ * side's private view, for one thread. No index, length or offset that is read from the segment
+ * after attach is used unchecked. src/lane.c and shmprueba.py mark the steps of the protocol (SYNC)
+ * with the names that tests/model uses; tests/model/README.md has the argument.
  */
 #ifndef SHM_LANE_H
 #define SHM_LANE_H
@@ -18,13 +18,13 @@
 #else
 #define SHM_HAS_FUTEX 0
 #endif
-#define SHM_SLEEP_NS 100000000u /* the longest sleep: then a look at the host */
+#define SHM_SLEEP_NS 100000000u /* the longest sleep: then check the host */
 #define SHM_NAP_NS   1000000u   /* the longest nap */
 
 struct shm_message {
     uint64_t n;                    /* its number, from 1 */
     uint64_t timestamp_ns, due_ns; /* when it was published, and when it should have been */
-    uint64_t seen_ns;              /* when shm_receive found it; shm_lane_next leaves it alone */
+    uint64_t seen_ns;              /* when shm_receive found it; shm_lane_next does not set it */
     uint32_t length;               /* bytes, at most the capacity */
     uint32_t crc32;
     const unsigned char *payload; /* in the slot: trust it only after shm_lane_confirm */
@@ -47,7 +47,7 @@ struct shm_lane {
     uint64_t lost;     /* reader: messages overwritten before they were read */
     uint64_t skipped;  /* reader: passed over for a newer one */
     uint64_t retries;  /* reader: reads thrown away or repeated */
-    uint64_t limit;    /* producer: messages up to this one need no look at the place */
+    uint64_t limit;    /* producer: messages up to this one need no load of place */
     uint64_t woken;    /* producer: newest message that sleepers were woken for */
 };
 
@@ -63,41 +63,41 @@ enum shm_result shm_lane_open(struct shm_lane *lane, struct shm_segment *segment
 enum shm_result shm_lane_attach(struct shm_lane *lane);
 
 /* Begins as the consumer: takes the role, then the place. One try.
- * @param echo  NULL; or the up lane, opened: takes its producer's role, too, and opens it anew
+ * @param echo  NULL; or the up lane, opened: takes its producer's role, too, and opens it again
  * @return SHM_OK; SHM_BUSY: another process consumes, or sends, *other is its pid (0: unknown);
- * SHM_AGAIN: its holder died, and the host is about to drop it, try again; SHM_ABSENT, SHM_SYSTEM
+ * SHM_AGAIN: the consumer died, and the host is about to drop it: try again; SHM_ABSENT, SHM_SYSTEM
  * or SHM_DAMAGED */
 enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uint32_t *other);
 
-/* Gives the place back, and the role; a producer of the up lane: its role. */
+/* Gives back the place and the consumer's role; a producer of the up lane: its role. */
 void shm_lane_leave(struct shm_lane *lane);
 
-/* The next message, where it lies. Never waits.
+/* The next message, in its slot. Never waits.
  * @return SHM_OK and *message, SHM_EMPTY, SHM_AGAIN (head is visible, its slot not yet), SHM_LAPPED
- * (lost has grown; goes on half a ring behind head), SHM_DROPPED, SHM_DAMAGED */
+ * (lost has grown; goes on half a ring before head), SHM_DROPPED, SHM_DAMAGED */
 enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message);
 
-/* The same with the newest message: what lies between is counted in skipped. Not for a consumer. */
+/* The same with the newest message; skipped counts those before it. Not for a consumer. */
 enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message);
 
-/* Was *message whole all the while it was used? Checks its CRC-32, too, where messages have one.
+/* Was *message whole while it was used? Checks its CRC-32, too, where messages have one.
  * @return SHM_OK, SHM_LAPPED, SHM_DROPPED, or SHM_BAD_CRC */
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message);
 
-/* Done with this message, however shm_lane_confirm found it: its slot is free again. */
+/* Ends the use of this message, whatever shm_lane_confirm returned; frees its slot. */
 void shm_lane_release(struct shm_lane *lane, const struct shm_message *message);
 
 /* @return true when the producer has dropped us; never for a reader */
 bool shm_lane_dropped(const struct shm_lane *lane);
 
 /* Sleeps until message next is published, at most ns and at most 100 ms; naps at most 1 ms where
- * there is no futex. The sleeper's half of the event count, to be called in a loop.
+ * there is no futex. Call it in a loop: it may end early.
  * @return true when the sleep lasted as long as asked (a nap: always) */
 bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns);
 
 /* ---- writing ---- */
 
-/* Takes the up lane's producer role and begins after what earlier senders published. One try.
+/* Takes the up lane's producer role and begins after the messages of earlier senders. One try.
  * @return SHM_OK; SHM_BUSY: another process sends; SHM_AGAIN: the host does not receive (yet);
  * SHM_ABSENT, SHM_SYSTEM, SHM_DAMAGED */
 enum shm_result shm_lane_produce(struct shm_lane *lane);
@@ -113,7 +113,7 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns);
 /* @return true when shm_lane_reserve will not say SHM_FULL */
 bool shm_lane_writable(struct shm_lane *lane);
 
-/* @return how many messages were written that the consumer is not done with */
+/* @return how many published messages the consumer has not released yet */
 uint64_t shm_lane_unread(const struct shm_lane *lane);
 
 /* CRC-32 as in zlib.crc32(bytes, start): ITU-T V.42, reflected polynomial 0xEDB88320. */

@@ -1,6 +1,6 @@
 /*
- * shm_layout.h - the segment, byte by byte (version 2). The one truth: shmprueba.py mirrors it with
- * ctypes.Structure, `cliente_c --layout` prints it, and a test holds the two together.
+ * shm_layout.h - the segment, byte by byte (version 2). shmprueba.py mirrors it with
+ * ctypes.Structure, `cliente_c --layout` prints it, and a test compares the two.
  *
  *     offset        size  block                                       written by
  *     0              512  struct shm_header                           host, before state is LIVE
@@ -10,9 +10,9 @@
  *     4096             S  slots of the down lane, S = slot_count * slot_stride
  *     4096 + S         S  slots of the up lane
  *
- * Native byte order, fixed-width fields, natural alignment. Every block of 128 bytes is written by
- * one kind of process: two x86 lines (the adjacent-line prefetcher pulls pairs), one Apple line. So
- * nothing that one side polls is disturbed by what another stores.
+ * Native byte order, fixed-width fields, natural alignment. Only one kind of process writes a block
+ * of 128 bytes, so its stores do not disturb a field that another one polls. 128 bytes are one
+ * cache line of Apple's, or two of x86, which the prefetcher loads in pairs.
  */
 #ifndef SHM_LAYOUT_H
 #define SHM_LAYOUT_H
@@ -51,9 +51,9 @@ struct shm_header {
     uint32_t payload_capacity; /* 1 ... slot_stride - 32 */
     uint32_t flags;            /* SHM_FLAG_CRC */
     uint64_t session;          /* random, never 0, new at every host start */
-    uint64_t host_pid;         /* for words only: it may be of another pid namespace */
+    uint64_t host_pid;         /* for error texts only: it may be of another pid namespace */
     uint64_t zero;
-    char schema[SHM_SCHEMA_SIZE]; /* what a payload is, NUL-terminated; "": raw bytes */
+    char schema[SHM_SCHEMA_SIZE]; /* describes a payload, NUL-terminated; "": raw bytes */
 };
 
 struct shm_status {
@@ -66,11 +66,11 @@ struct shm_status {
 struct shm_lane_block {
     /* The producer's. */
     _Atomic uint64_t head;    /* messages published so far */
-    _Atomic uint64_t dropped; /* epoch of the consumer that it dropped last; 0: none */
+    _Atomic uint64_t dropped; /* epoch of the last consumer that was dropped; 0: none */
     uint64_t zeros[14];
     /* The consumer's. There is one at most: it holds the lock of its role (shm_role.h). */
     _Atomic uint64_t place; /* SHM_PLACE(epoch, position) */
-    _Atomic uint32_t pid;   /* of who holds the place, for words only */
+    _Atomic uint32_t pid;   /* the consumer's, for error texts only */
     uint32_t zero1;
     uint64_t zeros1[14];
     /* Every reader's. */
@@ -81,7 +81,7 @@ struct shm_lane_block {
 };
 
 /* The place of a lane's one consumer. High 16 bits: an epoch, odd: held, even: left. Low 48 bits:
- * the position, messages the consumer is done with; all ones: it is just claiming. */
+ * the position: how many messages the consumer is done with; all ones: it is just claiming. */
 #define SHM_POSITION_MASK          UINT64_C(0xffffffffffff)
 #define SHM_CLAIMING               SHM_POSITION_MASK
 #define SHM_PLACE(epoch, position) ((uint64_t)(epoch) << 48 | (position))

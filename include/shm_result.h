@@ -1,5 +1,5 @@
 /*
- * shm_result.h - what every function of the library that can fail returns.
+ * shm_result.h - the results of the library's functions.
  */
 #ifndef SHM_RESULT_H
 #define SHM_RESULT_H
@@ -16,15 +16,15 @@ enum shm_result {
     SHM_STALLED = -7,  /* its host lives, but its heartbeat stands still */
     /* A wait ends. */
     SHM_TIMEOUT = -8, /* nothing came in time */
-    SHM_STOPPED = -9, /* the caller's idle function said so */
+    SHM_STOPPED = -9, /* the caller's idle function returned false */
     SHM_ENDED = -10,  /* the host closed the segment */
     SHM_DIED = -11,   /* the host is gone and did not close it */
     /* Failures. */
     SHM_BUSY = -12,    /* another process holds the role */
-    SHM_DROPPED = -13, /* the host dropped this consumer: what it holds may be overwritten */
+    SHM_DROPPED = -13, /* the host dropped this consumer: its messages may be overwritten */
     SHM_BAD_CRC = -14, /* the message does not match its CRC-32 */
-    SHM_DAMAGED = -15, /* the segment holds what no correct producer writes */
-    SHM_REFUSED = -16, /* not ours, another version, schema or user's, impossible, cut off */
+    SHM_DAMAGED = -15, /* the segment holds a value that no correct producer writes */
+    SHM_REFUSED = -16, /* not a segment, another version, schema or user, truncated */
     SHM_SYSTEM = -17,  /* a system call failed */
 };
 

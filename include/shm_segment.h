@@ -15,7 +15,7 @@
 
 enum shm_step { SHM_STEP_OPEN, SHM_STEP_STAT, SHM_STEP_MAP, SHM_STEP_CHECK, SHM_STEPS };
 
-/* Called at each look of every wait: at least every 100 ms, and after each change of the host's
+/* Called at each check of every wait: at least every 100 ms, and after each change of the host's
  * health. host: SHM_OK, SHM_STALLED, SHM_ENDED, SHM_DIED or SHM_REFUSED (cut off); while no host is
  * attached, SHM_ABSENT or SHM_STARTING. @return false ends the wait with SHM_STOPPED */
 typedef bool shm_idle(void *context, enum shm_result host);
@@ -30,9 +30,9 @@ struct shm_segment {
     struct shm_status *status;
     struct shm_roles roles;
     uint64_t step_ns[SHM_STEPS]; /* what attaching took */
-    char why[1200]; /* one line, no name: what was found, what to do; after any but SHM_OK */
+    char why[1200]; /* one line, no name: what was found, what to do; "" after SHM_OK */
 
-    /* The host's health, as of the last look. */
+    /* The host's health, as of the last check. */
     enum shm_result host;
     uint64_t heartbeat_ns, asked_ns;
     struct shm_patience still; /* how long the heartbeat has not moved */
@@ -46,27 +46,26 @@ struct shm_segment {
 /* Attaches, within timeout_ns; 0: one try.
  * @param segment  zeroed, but for idle and context
  * @param name     with or without the leading slash
- * @param schema   the one that the caller was written for must be the segment's; NULL: any
+ * @param schema   the schema that the caller expects; NULL: any
  * @return SHM_OK, or another code and segment->why: SHM_ABSENT, SHM_STARTING, SHM_ENDED and
- *         SHM_DIED when the time is over, SHM_STOPPED, SHM_REFUSED or SHM_SYSTEM at once */
+ *         SHM_DIED when the time is over; SHM_STOPPED, SHM_REFUSED or SHM_SYSTEM at once */
 enum shm_result shm_segment_attach(struct shm_segment *segment, const char *name,
                                    const char *schema, uint64_t timeout_ns);
 
-/* Fills in and checks the header of what lies at base, in an object of object_size bytes: the part
- * of attach that looks at foreign bytes only. */
+/* Copies and checks the header at base, in an object of object_size bytes: the part of attach that
+ * needs nothing but the foreign bytes. */
 enum shm_result shm_segment_check(struct shm_segment *segment);
 
-/* How is its host now? Call it at least every 100 ms while nothing comes; the library's waits do.
+/* Checks the host. Call it at least every 100 ms while nothing comes; the library's waits do that.
  * SHM_ENDED, SHM_DIED and SHM_REFUSED are final.
  * @return SHM_OK, SHM_STALLED, SHM_ENDED, SHM_DIED or SHM_REFUSED, and segment->why */
 enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns);
 
-/* Takes SIGBUS, for the whole process: pages that vanish under a map of the library (another
- * process cut the object) become zeros, and shm_segment_host returns SHM_REFUSED. Covers 16
- * segments. */
+/* Handles SIGBUS for the whole process: if another process truncates the object, the lost pages of
+ * the library's map become zeros, and shm_segment_host returns SHM_REFUSED. For 16 segments. */
 void shm_segment_guard(void);
 
-/* Unmaps, and closes; that leaves every role. In a forked child: closes the child's part alone. */
+/* Unmaps, closes, and so leaves every role. In a forked child: the parent keeps its roles. */
 void shm_segment_detach(struct shm_segment *segment);
 
 #endif

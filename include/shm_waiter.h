@@ -1,6 +1,6 @@
 /*
- * shm_waiter.h - how to pass the time until the other side has moved: spin, block, or know the
- * rhythm (adaptive). And the loop that waits: with a time-out, an eye on the host, a way to stop.
+ * shm_waiter.h - how to wait for the other side: spin, block, or know the rhythm (adaptive). And
+ * the loop that waits: it has a time-out, checks the host, and can be stopped.
  */
 #ifndef SHM_WAITER_H
 #define SHM_WAITER_H
@@ -10,9 +10,9 @@
 enum shm_wait_mode { SHM_WAIT_ADAPTIVE, SHM_WAIT_SPIN, SHM_WAIT_BLOCK };
 
 enum shm_wait_phase {
-    SHM_PHASE_LOOK,  /* looks for a little before it sleeps */
-    SHM_PHASE_DOZE,  /* sleeps until one lateness before the message is expected */
-    SHM_PHASE_SPIN,  /* expects it now */
+    SHM_PHASE_LOOK,  /* looks for 5 us before it sleeps */
+    SHM_PHASE_DOZE,  /* sleeps until lateness_ns before the message is expected */
+    SHM_PHASE_SPIN,  /* spins: the message is expected now */
     SHM_PHASE_SLEEP, /* sleeps until the message wakes it */
 };
 
@@ -21,52 +21,51 @@ struct shm_waiter {
     enum shm_wait_mode mode;
     int only_cpu;  /* the only CPU that it may use; -1: there are more */
     int off_cpu;   /* the CPU that it keeps off; -1: none */
-    bool one_cpu;  /* only_cpu is the host's, too, for all it knows: spins only if told to */
+    bool one_cpu;  /* only_cpu may be the host's, too: spins only in mode SHM_WAIT_SPIN */
     bool may_move; /* see shm_waiter_may_move */
 
     /* The wait at hand. */
-    bool slept;                /* the last thing that it did was to sleep */
-    bool lapping;              /* no message was read whole since ... */
-    struct shm_patience laps;  /* ... one was lost, this long ago */
-    uint64_t lost;             /* the lane's, as of the last lap that was noticed */
-    uint64_t now_ns, until_ns; /* the last look at the clock, and the end of the phase */
-    uint64_t timed_out_ns;     /* the end of the last sleep, if nothing ended it earlier */
+    bool slept;                /* its last step was a sleep */
+    bool lapping;              /* it was lapped, and has read no whole message since */
+    struct shm_patience laps;  /* for how long */
+    uint64_t lost;             /* lane->lost as of the last lap */
+    uint64_t now_ns, until_ns; /* the clock when it was last read, and the end of the phase */
+    uint64_t timed_out_ns;     /* the end of the last sleep, if it timed out; else 0 */
     enum shm_wait_phase phase;
     unsigned looks;
 
-    /* Known so far: when the last message was published, and the gap to the next one. */
+    /* Learned so far: when the last message was published, and the gap to the next one. */
     uint64_t published_ns, due_ns, gap_ns;
     uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
     unsigned blocked;     /* messages still to block for */
     unsigned penalty;     /* messages to block for after the next miss: 0, 1, 3, 7 ... 255 */
 
-    /* Messages found by a spin, or when a sleep had ended; spins that lost their CPU; sleeps that
-     * nothing ended though the message was there. */
+    /* Messages found by spinning, and after a sleep; spins that lost their CPU; sleeps that timed
+     * out although the message was there. */
     uint64_t found_spinning, found_sleeping, displaced, missed_wakeups;
 };
 
-/* For waiting on this lane; idle and context of the lane's segment are called at each look. */
+/* Prepares to wait on this lane. Each wait calls idle of the lane's segment at each check. */
 void shm_waiter_init(struct shm_waiter *waiter, enum shm_wait_mode mode, struct shm_lane *lane);
 
-/* Lets a waiter that spins or adapts keep off its host's CPU, now and at each look at the host:
- * it takes that CPU out of the affinity of the calling thread, and puts back the one that it took
- * out before. Not where it may use one CPU only, nor where too many readers share the others; the
- * affinity is then as it was. Linux only. */
+/* Lets a waiter that spins or adapts keep off its host's CPU, now and at each check of the host: it
+ * removes that CPU from the affinity of the calling thread, and adds the one it removed before. It
+ * removes none if it may use one CPU only, or if too many readers share the others. Linux only. */
 void shm_waiter_may_move(struct shm_waiter *waiter);
 
 /* Lets sleeps of the calling thread end in time, not up to 50 us later (prctl(2)). Linux only. */
 void shm_timer_slack(void);
 
 /* Waits for the next message of the lane, and takes it (shm_lane_next, or shm_lane_newest where
- * lane->newest is set). Use it where it lies, then shm_lane_confirm and shm_lane_release.
- * timeout_ns: of own waking time; 0: takes what is there.
+ * lane->newest is set). Use it in its slot, then call shm_lane_confirm and shm_lane_release.
+ * timeout_ns: as struct shm_patience counts; 0: does not wait.
  * @return SHM_OK and *message with seen_ns; SHM_TIMEOUT; SHM_STOPPED; SHM_ENDED (all that was
  * published was read), SHM_DIED; SHM_LAPPED: each message was overwritten before it was read, for
  * timeout_ns; SHM_DROPPED, SHM_DAMAGED, SHM_REFUSED (segment->why) */
 enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
                             struct shm_message *message);
 
-/* Waits until ready(argument) is true: room, a role. Learns nothing: looks for 5 us, then naps.
+/* Waits until ready(argument) is true, say for room. Calls it without a pause for 5 us, then naps.
  * @return SHM_OK, SHM_TIMEOUT, SHM_STOPPED, SHM_ENDED, SHM_DIED, SHM_DROPPED, SHM_REFUSED */
 enum shm_result shm_wait(struct shm_lane *lane, bool (*ready)(void *argument), void *argument,
                          uint64_t timeout_ns);

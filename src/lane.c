@@ -12,8 +12,8 @@
 #define FUTEX_WAIT 0 /* <linux/futex.h> has them, but a musl toolchain may come without it */
 #define FUTEX_WAKE 1
 
-/* No run publishes as many messages as the place has numbers for: a head that says so, or that
- * moves further than this, or backwards, is no head. */
+/* No run publishes as many messages as the place has numbers for. A head that has reached this
+ * number, moved so far in one step, or moved backwards, is damaged. */
 #define IMPOSSIBLE SHM_CLAIMING
 
 #define LOAD(at, order)         atomic_load_explicit(at, memory_order_##order)
@@ -27,7 +27,7 @@ static struct shm_slot *slot_of(const struct shm_lane *lane, uint64_t n)
     return (void *)(lane->slots + (n & (lane->slot_count - 1)) * lane->slot_stride);
 }
 
-/* Begins to read, or to write, after the last message that is published. */
+/* Begins to read, or to write, after the last published message. */
 static enum shm_result begin_at_head(struct shm_lane *lane)
 {
     lane->head = LOAD(&lane->shared->head, acquire);
@@ -60,13 +60,13 @@ enum shm_result shm_lane_attach(struct shm_lane *lane)
 {
     const enum shm_result result = begin_at_head(lane);
 
-    /* Last: a host that waits for it must not publish before we have read head. */
+    /* Add last: a host that waits for it must not publish before we have loaded head. */
     if (result == SHM_OK)
         atomic_fetch_add_explicit(&lane->shared->attached, 1, memory_order_release);
     return result;
 }
 
-/* Does a consumer hold this place, as far as the words say? */
+/* Does a consumer hold this place, by the words alone? Its lock may be free: then it is dead. */
 static bool is_held(const struct shm_lane *lane, uint64_t place)
 {
     const uint64_t dropped = LOAD(&lane->shared->dropped, acquire);
@@ -74,7 +74,7 @@ static bool is_held(const struct shm_lane *lane, uint64_t place)
     return SHM_EPOCH(place) % 2 == 1 && SHM_EPOCH(place) != dropped;
 }
 
-/* The producer's role; then a new begin, because an earlier producer may have moved head. */
+/* Takes the producer's role, and loads head again: an earlier producer may have moved it. */
 static enum shm_result become_producer(struct shm_lane *lane)
 {
     enum shm_result result = shm_role_take(&lane->segment->roles, PRODUCER_OF(lane));
@@ -86,27 +86,27 @@ static enum shm_result become_producer(struct shm_lane *lane)
     return result;
 }
 
-/* The place, for one that holds the consumer's role: nobody else stores it. */
+/* Takes the place. The caller holds the consumer's role, so nobody else stores the place. */
 static enum shm_result take_place(struct shm_lane *lane)
 {
     struct shm_lane_block *shared = lane->shared;
     const uint64_t found = LOAD(&shared->place, acquire);
     uint16_t epoch = (uint16_t)((SHM_EPOCH(found) + 1u) | 1u); /* the next odd one */
 
-    if (is_held(lane, found)) /* by one that took the role after our first look, and died */
+    if (is_held(lane, found)) /* by one that took the role after our first check, and died */
         return SHM_AGAIN;
     if (epoch == LOAD(&shared->dropped, relaxed))
-        epoch = (uint16_t)(epoch + 2u); /* epochs have come round: we would begin as dropped */
+        epoch = (uint16_t)(epoch + 2u); /* epochs have wrapped: we would begin as dropped */
     STORE(&shared->pid, (uint32_t)getpid(), relaxed);
     STORE(&shared->place, SHM_PLACE(epoch, SHM_CLAIMING), relaxed);
     /* SYNC claim (full fence): pairs with "room". Either the producer sees that we claim, and keeps
-     * to the limit it has, or we see all that it published without one, and begin after that. */
+     * its limit; or we see every message that it published without one, and begin after those. */
     atomic_thread_fence(memory_order_seq_cst);
     const enum shm_result result = begin_at_head(lane);
     const uint64_t position = lane->head & SHM_POSITION_MASK;
     STORE(&shared->place, SHM_PLACE(epoch, position), release);
     lane->epoch = epoch;
-    atomic_fetch_add_explicit(&shared->attached, 1, memory_order_release); /* last, as a reader */
+    atomic_fetch_add_explicit(&shared->attached, 1, memory_order_release); /* last, as in attach */
     return result;
 }
 
@@ -117,13 +117,13 @@ enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uin
 
     *other = LOAD(&lane->shared->pid, relaxed);
     if (is_held(lane, LOAD(&lane->shared->place, acquire)))
-        /* Free: its holder died. The host must drop it first, or its death goes uncounted. */
+        /* Role free: its holder died. The host must drop it first, or would not count that. */
         return shm_role_is_held(roles, consumer) ? SHM_BUSY : SHM_AGAIN;
     enum shm_result result = shm_role_take(roles, consumer);
     if (result != SHM_OK)
         return result;
     if (echo != NULL) {
-        *other = 0; /* a sender names no pid */
+        *other = 0; /* a sender stores no pid */
         result = become_producer(echo);
     }
     if (result == SHM_OK)
@@ -142,7 +142,7 @@ void shm_lane_leave(struct shm_lane *lane)
     if (lane->epoch != 0) {
         const uint64_t left =
             SHM_PLACE((uint16_t)(lane->epoch + 1u), (lane->next - 1) & SHM_POSITION_MASK);
-        /* First the place: a holder whose role is free, and who has not left, is dead. */
+        /* Store the place first: if the role is free but the place is held, its holder is dead. */
         STORE(&lane->shared->place, left, release);
         shm_role_leave(&lane->segment->roles, CONSUMER_OF(lane));
     }
@@ -155,15 +155,15 @@ void shm_lane_leave(struct shm_lane *lane)
 bool shm_lane_dropped(const struct shm_lane *lane)
 {
     /* SYNC dropped (acquire): pairs with the producer's fence after it stores dropped, before it
-     * overwrites what we hold. A dropped consumer keeps its lock, so nobody else can be meant. */
+     * overwrites our messages. A dropped consumer keeps its lock, so there is no successor yet. */
     return lane->epoch != 0 && LOAD(&lane->shared->dropped, acquire) == lane->epoch;
 }
 
 /* @return SHM_OK: message next is published; SHM_EMPTY, SHM_DROPPED or SHM_DAMAGED */
 static enum shm_result load_head(struct shm_lane *lane)
 {
-    /* SYNC head load (acquire): pairs with "head = n". It is polled, not the slot: the producer
-     * would lose the slot's line between two stores. */
+    /* SYNC head load (acquire): pairs with "head = n". Readers poll head, not the slot: otherwise
+     * the producer would lose the slot's cache line between two stores. */
     const uint64_t head = LOAD(&lane->shared->head, acquire);
 
     if (head - lane->head > IMPOSSIBLE)
@@ -180,8 +180,8 @@ static enum shm_result lapped(struct shm_lane *lane)
 
     if (result != SHM_OK)
         return result;
-    /* Half a ring behind head: the oldest message would be lost, too, before it is read. The newest
-     * is found by shm_lane_newest, and what it passes over is not lost. */
+    /* Go on half a ring before head: the oldest message would be overwritten, too, before we read
+     * it. With newest, shm_lane_newest goes on to head, and counts as skipped, not as lost. */
     if (!lane->newest && lane->head + 1 > next + lane->slot_count / 2)
         next = lane->head + 1 - lane->slot_count / 2;
     lane->lost += next - lane->next;
@@ -200,8 +200,8 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
     const uint64_t seq = LOAD(&slot->seq, acquire);
     if (seq != 2 * lane->next) {
         lane->retries++;
-        /* Older is normal on weakly ordered machines: the host has no fence between "seq = 2n" and
-         * "head = n", so head may be seen first. Newer is lost. */
+        /* An older seq is normal on weakly ordered machines: the host has no fence between "seq =
+         * 2n" and "head = n", so head may be visible first. A newer one: the message is lost. */
         return (int64_t)(seq - 2 * lane->next) < 0 ? SHM_AGAIN : lapped(lane);
     }
     message->n = lane->next;
@@ -212,7 +212,7 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
     message->payload = slot->payload;
     if (message->length <= lane->capacity)
         return SHM_OK;
-    message->length = 0; /* torn, or a lie? */
+    message->length = 0; /* overwritten, or damaged? */
     result = shm_lane_confirm(lane, message);
     return result == SHM_LAPPED || result == SHM_DROPPED ? result : SHM_DAMAGED;
 }
@@ -238,7 +238,7 @@ enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message
 
     /* SYNC R4 (acquire fence): pairs with F1, and with the fence after "dropped". Without it "seq
      * again" could be loaded before the payload was read, and would prove nothing; an acquire load
-     * would not keep it here. */
+     * would not prevent that. */
     atomic_thread_fence(memory_order_acquire);
     if (shm_lane_dropped(lane))
         return SHM_DROPPED;
@@ -251,7 +251,7 @@ enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message
 
 void shm_lane_release(struct shm_lane *lane, const struct shm_message *message)
 {
-    if (message->n != lane->next) /* lapped: shm_lane_confirm has gone on already */
+    if (message->n != lane->next) /* lapped: shm_lane_confirm has moved next */
         return;
     /* SYNC place store (release): pairs with "place load": the payload was read before the
      * producer may overwrite it. A plain store: while we hold the role, nobody else stores it. */
@@ -263,8 +263,8 @@ void shm_lane_release(struct shm_lane *lane, const struct shm_message *message)
 /* ---- sleeping and waking ---- */
 
 #if SHM_HAS_FUTEX
-/* FUTEX_WAIT: sleeps while the low half of head is value. FUTEX_WAKE: wakes as many. Not
- * FUTEX_PRIVATE: the other side is another process. */
+/* FUTEX_WAIT: sleeps while the low half of head is value. FUTEX_WAKE: wakes at most value sleepers.
+ * Not FUTEX_PRIVATE: the other side is another process. */
 static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
                   const struct timespec *longest)
 {
@@ -276,7 +276,7 @@ static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
 
 bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 {
-    /* The up lane's consumer, the host, raises wish with a plain store: its other readers nap. */
+    /* On the up lane only its consumer, the host, may raise wish: it uses a plain store. */
     const bool naps = !SHM_HAS_FUTEX || lane->index == SHM_UP;
     const uint64_t most_ns = naps ? SHM_NAP_NS : SHM_SLEEP_NS;
     const struct timespec longest = {.tv_nsec = (long)(ns < most_ns ? ns : most_ns)};
@@ -286,13 +286,13 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 #if SHM_HAS_FUTEX
     struct shm_lane_block *shared = lane->shared;
     uint64_t wish = LOAD(&shared->wish, relaxed);
-    /* A maximum that is never cleared: any number of sleepers, and none ends another's sleep. */
+    /* Raise wish to a maximum, and never clear it: no sleeper can undo the wish of another. */
     while (wish < lane->next &&
            !atomic_compare_exchange_weak_explicit(&shared->wish, &wish, lane->next,
                                                   memory_order_relaxed, memory_order_relaxed))
         continue;
     /* SYNC sleep (full fence): pairs with "wake". We store wish, then load head; the producer
-     * stores head, then loads wish. One of the two sees the other. */
+     * stores head, then loads wish. One of the two sees the other's store. */
     atomic_thread_fence(memory_order_seq_cst);
     const uint64_t head = LOAD(&shared->head, relaxed);
     return head < lane->next && futex(&shared->head, FUTEX_WAIT, (uint32_t)head, &longest) != 0 &&
@@ -319,14 +319,14 @@ bool shm_lane_writable(struct shm_lane *lane)
 {
     if (lane->next <= lane->limit)
         return true;
-    /* SYNC room (full fence): pairs with "claim"; our last store of head is out before we look. */
+    /* SYNC room (full fence): pairs with "claim"; store head, then load place. */
     atomic_thread_fence(memory_order_seq_cst);
     /* SYNC place load (acquire): pairs with "place store". */
     const uint64_t place = LOAD(&lane->shared->place, acquire);
     if (!is_held(lane, place))
         /* Nobody to wait for. A later claim begins with message next or later. */
         lane->limit = lane->next + lane->slot_count - 1;
-    else if (SHM_POSITION(place) < lane->next) /* else it is claiming, or lies: the limit stays */
+    else if (SHM_POSITION(place) < lane->next) /* else claiming, or damaged: keep the limit */
         lane->limit = SHM_POSITION(place) + lane->slot_count;
     return lane->next <= lane->limit;
 }
@@ -357,11 +357,11 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
     STORE(&slot->timestamp_ns, now_ns, relaxed);
     /* SYNC F2, seq = 2n (release): pairs with "seq load". */
     STORE(&slot->seq, 2 * n, release);
-    /* SYNC head = n (release): pairs with "head load"; a reader that uses the payload in place with
-     * no look at seq relies on it. */
+    /* SYNC head = n (release): pairs with "head load"; a reader that uses the payload in place
+     * without a check of seq relies on it. */
     STORE(&lane->shared->head, n, release);
     /* SYNC wake (full fence): pairs with "sleep". Either we see the wish, or the sleeper sees our
-     * head; with neither, it would sleep on a message that is there. */
+     * head; otherwise it could sleep although its message is there. */
     atomic_thread_fence(memory_order_seq_cst);
     if (LOAD(&lane->shared->wish, relaxed) > lane->woken) {
         lane->woken = n; /* not wish: that sleeper may not be in the futex queue yet */
@@ -380,7 +380,7 @@ uint64_t shm_lane_unread(const struct shm_lane *lane)
 
 uint32_t shm_crc32(const unsigned char *bytes, size_t length, uint32_t start)
 {
-    static _Atomic uint32_t table[256]; /* every thread that finds it empty fills in the same */
+    static _Atomic uint32_t table[256]; /* each thread that finds it empty fills in the same */
     uint32_t crc = ~start;
 
     for (uint32_t i = 0; LOAD(&table[255], acquire) == 0 && i < 256; i++) {

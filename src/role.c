@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #ifdef __APPLE__
-#define OPEN_FLAGS 0 /* shm_open takes no others there, and closes on exec by itself */
+#define OPEN_FLAGS 0 /* shm_open allows no others there; its descriptor closes on exec */
 #else
 #define OPEN_FLAGS (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
 #endif
@@ -23,18 +23,18 @@
 #define OBJECT_SETLK F_SETLK
 #endif
 
-/* Lock file form. A process lock goes when the process closes any descriptor of the file, and the
- * process that holds it is told that it is free. So this process has one descriptor a file, and a
- * table of what it holds through it. */
+/* Lock file form. The kernel releases a process lock when the process closes any descriptor of the
+ * file, and tells the holder itself that the lock is free. So this process has one descriptor for
+ * each file, and a table of the roles that it holds. */
 struct lock_file {
     dev_t device;
     ino_t inode;
     int fd;
-    unsigned users;        /* struct shm_roles that use this entry; 0: it is free */
+    unsigned users;        /* how many struct shm_roles use this entry; 0: free */
     _Atomic unsigned held; /* bit 1 << role: one of them holds it */
 };
 static struct lock_file files[64];
-static atomic_flag files_busy = ATOMIC_FLAG_INIT; /* device, inode, fd and users */
+static atomic_flag files_busy = ATOMIC_FLAG_INIT; /* guards all but held */
 
 int shm_role_open_object(const char *name)
 {
@@ -63,7 +63,7 @@ static enum shm_result open_lock_file(struct shm_roles *roles)
         return SHM_SYSTEM;
     snprintf(path, sizeof path, "/tmp/shmprueba-%lu-%s.lock", (unsigned long)object.st_uid,
              roles->name + 1);
-    /* Not by open: closing that descriptor again would release what this process holds. */
+    /* lstat, not open: closing that descriptor again would release the locks of this process. */
     if (lstat(path, &found) != 0)
         return errno == ENOENT ? SHM_ABSENT : SHM_SYSTEM;
     if (!S_ISREG(found.st_mode) || (found.st_uid != object.st_uid && found.st_uid != geteuid()))
@@ -74,7 +74,7 @@ static enum shm_result open_lock_file(struct shm_roles *roles)
     errno = EMFILE;
     if (file != NULL && file->users == 0) {
         file->fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-        if (file->fd >= 0 && fstat(file->fd, &found) == 0) { /* replaced since? that one, then */
+        if (file->fd >= 0 && fstat(file->fd, &found) == 0) { /* perhaps a newer file */
             file->device = found.st_dev;
             file->inode = found.st_ino;
         }
@@ -93,7 +93,7 @@ enum shm_result shm_roles_open(struct shm_roles *roles, const char *name, int *o
     *roles = (struct shm_roles){.object = *object, .fd = -1, .file = -1};
     snprintf(roles->name, sizeof roles->name, "%s", name);
 #ifdef __linux__
-    if (getenv("SHMPRUEBA_LOCK_FILE") == NULL) /* it is for tests */
+    if (getenv("SHMPRUEBA_LOCK_FILE") == NULL) /* for tests */
         return SHM_OK;
 #endif
     const enum shm_result result = open_lock_file(roles);
@@ -109,8 +109,8 @@ static struct flock byte_of(enum shm_role role, short type)
     return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)role, .l_len = 1};
 }
 
-/* Opens the object once more, for our locks: asked about through the description that holds it, a
- * lock is "free", and a mapping made through it would keep the lock alive in a forked child. */
+/* Opens the object once more, for our locks. Through the descriptor that has a lock the kernel
+ * would report it as free, and a mapping of it would keep the lock alive in a forked child. */
 static enum shm_result open_second(struct shm_roles *roles)
 {
     struct stat first, second;
@@ -154,7 +154,7 @@ bool shm_role_is_held(const struct shm_roles *roles, enum shm_role role)
 
     if (file && atomic_load(&files[roles->file].held) & 1u << role)
         return true;
-    /* A question that fails is no proof that the holder is dead. */
+    /* If the query fails, the holder may still live. */
     return fcntl(file ? roles->fd : roles->object, file ? F_GETLK : OBJECT_GETLK, &lock) != 0 ||
            lock.l_type != F_UNLCK;
 }

@@ -16,9 +16,9 @@
 #endif
 
 #define TRY_NS 4000000u  /* between two tries to attach */
-#define ASK_NS 10000000u /* between two questions to the kernel */
+#define ASK_NS 10000000u /* between two queries of the host's lock */
 
-/* What on_bus_error may replace: the maps of this process. An entry is free while size is 0. */
+/* The maps of this process, for on_bus_error. An entry is free while size is 0. */
 static struct {
     _Atomic uintptr_t base;
     _Atomic size_t size;
@@ -109,7 +109,7 @@ static void unmap(struct shm_segment *segment)
     segment->base = NULL;
 }
 
-/* The header at first; once that is checked, all of it. */
+/* Maps the header; once that is checked, the whole object. */
 static enum shm_result map_object(struct shm_segment *segment)
 {
     const size_t size = segment->header.total_size ? segment->header.total_size : SHM_HEADER_SIZE;
@@ -144,11 +144,11 @@ static bool is_text(const char *schema)
 enum shm_result shm_segment_check(struct shm_segment *segment)
 {
     struct shm_header *header = &segment->header;
-    /* SYNC live (acquire): pairs with the host's fence before LIVE. State comes first, or a host
-     * that goes LIVE after we have copied half a header is refused. */
+    /* SYNC live (acquire): pairs with the host's fence before LIVE. Load state first: otherwise we
+     * would refuse a host that goes LIVE when we have copied half a header. */
     const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
 
-    memcpy(header, segment->base, sizeof *header); /* once: it may change under us */
+    memcpy(header, segment->base, sizeof *header); /* copy once: it may change */
     const bool starting = state == SHM_STATE_STARTING;
     for (size_t i = 0; i < sizeof header->magic; i++)
         if (header->magic[i] != (uint8_t)SHM_MAGIC[i] && !(starting && header->magic[i] == 0))
@@ -170,7 +170,7 @@ enum shm_result shm_segment_check(struct shm_segment *segment)
         const char *field;
         bool good;
     } rules[] = {
-        /* the first that is broken is the one to name */
+        /* the error names the first broken one */
         {"state", state <= SHM_STATE_CLOSED},
         {"header_size", header->header_size == SHM_HEADER_SIZE},
         {"slot_count", slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX && a_power},
@@ -253,7 +253,7 @@ enum shm_result shm_segment_attach(struct shm_segment *segment, const char *name
 
 /* ---- once attached ---- */
 
-/* Asks the kernel, then loads state again: the host may have closed, and left, in between. */
+/* Asks the kernel, and only then loads state: the host may close, and leave, in between. */
 static enum shm_result ask(struct shm_segment *segment)
 {
     const bool held = shm_role_is_held(&segment->roles, SHM_ROLE_HOST);
@@ -274,7 +274,7 @@ static enum shm_result ask(struct shm_segment *segment)
 enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
 {
     if (segment->host != SHM_OK && segment->host != SHM_STALLED)
-        return segment->host; /* for good: the next host only looks at this object, and leaves it */
+        return segment->host; /* final: no later host uses this object */
     if (atomic_load(&segment->status->state) != SHM_STATE_LIVE ||
         now_ns - segment->asked_ns >= ASK_NS) {
         segment->asked_ns = now_ns;
@@ -284,7 +284,7 @@ enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
     }
     const uint64_t beat_ns = atomic_load(&segment->status->heartbeat_ns);
     if (beat_ns != segment->heartbeat_ns) {
-        /* It moved since the last look: no older than that, or by another clock. */
+        /* It moved since the last check: it is no older than that, or of another clock. */
         const bool near = now_ns - beat_ns + SHM_STALLED_NS <= 2 * SHM_STALLED_NS;
         segment->foreign_clock |= !near && now_ns - segment->still.looked_ns < SHM_STALLED_NS / 2;
         segment->heartbeat_ns = beat_ns;
@@ -297,9 +297,9 @@ enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
     return segment->host = stalled ? SHM_STALLED : SHM_OK;
 }
 
-/* Puts zeros where the pages of a cut segment were: shm_segment_host then finds no state, and reads
- * the size. mmap is a bare system call, safe in a handler; to return without new pages would only
- * raise the signal again. */
+/* Puts zeros in place of the lost pages of a truncated object: shm_segment_host then finds that
+ * state is not LIVE, and checks the size. mmap is a plain system call, safe in a handler. A return
+ * without new pages would only raise the signal again. */
 static void on_bus_error(int signal_number, siginfo_t *info, void *context)
 {
     const uintptr_t at = (uintptr_t)info->si_addr;

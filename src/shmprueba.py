@@ -172,8 +172,8 @@ clock = (partial(time.clock_gettime_ns, time.CLOCK_UPTIME_RAW)
 
 
 class Patience:
-    """How long this process has waited: the sum of the times between checks, each counted as most_ns
-    or less. So time during which it was stopped does not count against the other side."""
+    """How long this process has waited: the sum of the times between checks, each counted as at
+    most most_ns. So time during which it was stopped does not count against the other side."""
 
     def __init__(self, most_ns: int = HEARTBEAT_NS) -> None:
         self.most, self.ns, self.looked = most_ns, 0, clock()
@@ -371,8 +371,8 @@ class Lane:
 
 
 def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
-    """(send, reserve, commit, warm) of Segment, as closures: a cell is loaded in half the time of an
-    attribute. send and warm call the same functions, so a rehearsal (warm) runs a send's code."""
+    """(send, reserve, commit, warm) of Segment, as closures: a cell is loaded in half the time of
+    an attribute. send and warm call the same functions, so warm runs the code of a send."""
     words, memory, head, wish = lane.words, lane.memory, lane.head, lane.wish
     capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
     release, acquire = lane.fence
@@ -519,9 +519,9 @@ UNTRACKED = {"track": False} if sys.version_info >= (3, 13) else {}
 
 
 class Memory(shared_memory.SharedMemory):
-    """unlink does nothing: a constructor that fails half-way would call it, and could remove an object
-    of another host. close only drops our references: a view that a user still holds keeps the memory
-    mapped, and raises no BufferError."""
+    """unlink does nothing: a constructor that fails half-way would call it, and could remove an
+    object of another host. close only drops our references: a view that a user still holds keeps
+    the memory mapped, and raises no BufferError."""
 
     def unlink(self) -> None:
         pass
@@ -800,7 +800,7 @@ class Segment(AbstractContextManager):
 
     def care(self) -> int:
         """Beats, drops a dead consumer, checks the name. Call it at least every 100 ms while
-        nothing is sent or received. Returns the time. Error("gone"): new clients cannot find this host."""
+        nothing is sent or received. Returns the time. Error("gone"): no client finds this host."""
         now = clock()
         if now >= self.next_care:
             self.next_care = now + HEARTBEAT_NS
@@ -985,7 +985,7 @@ class Reader(AbstractContextManager):
                     return message
                 if head >= CLAIMING:
                     raise Error("damaged", f"no host publishes {head} messages")
-                if seq > 2 * self._n:             # lapped: go on half a ring behind head
+                if seq > 2 * self._n:             # lapped: go on half a ring before head
                     begin = max(self._n + 1, head - lane.slots // 2 + 1)
                     self.lost += begin - self._n
                     self._n = begin

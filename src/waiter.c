@@ -9,18 +9,18 @@
 #include <sys/prctl.h>
 #endif
 
-/* Between two looks at the clock. Reading it takes as long as a look at the lane or longer, so
- * reading it each time would let a message lie there for twice as long. */
+/* Looks at the lane between two readings of the clock. A reading takes as long as a look or longer:
+ * if each look read the clock, a message would wait twice as long. */
 #define LOOKS 64u
 
 #define LOOK_NS           5000u      /* a blocking reader looks for so long, then sleeps */
 #define NAP_NS            50000u     /* the first nap; each next one is twice as long ... */
 #define NAP_MOST_NS       1000000u   /* ... up to this */
-#define GAP_MOST_NS       100000000u /* a longer one is not worth waiting for */
+#define GAP_MOST_NS       100000000u /* a longer gap counts as this */
 #define LATENESS_MIN_NS   20000u
 #define LATENESS_BEGIN_NS 60000u
-#define LATENESS_MAX_NS   400000u     /* a virtual machine that was idle takes 300 us */
-#define DISPLACED_NS      1000000u    /* a spinner that is away for longer shares its CPU */
+#define LATENESS_MAX_NS   400000u     /* an idle virtual machine takes 300 us to wake up */
+#define DISPLACED_NS      1000000u    /* a spin that is interrupted for longer shares its CPU */
 #define FOREIGN_NS        1000000000u /* a time stamp this far away is another clock's */
 #define MISSED_NS         10000000u   /* a message there for so long should have woken us */
 #define PENALTY_MOST      255u        /* messages to block for, at most, after misses in a row */
@@ -49,8 +49,8 @@ static int host_cpu(const struct shm_waiter *waiter)
 }
 
 #ifdef __linux__
-/* @return how many CPUs this thread may use, and which, both with the one that it keeps off; 0:
- * the machine has more of them than a cpu_set_t */
+/* @return how many CPUs this thread may use, and in *cpus which ones; off_cpu counts, too. 0: the
+ * machine has too many for a cpu_set_t */
 static int usable_cpus(const struct shm_waiter *waiter, cpu_set_t *cpus)
 {
     if (sched_getaffinity(0, sizeof *cpus, cpus) != 0)
@@ -61,9 +61,9 @@ static int usable_cpus(const struct shm_waiter *waiter, cpu_set_t *cpus)
 }
 #endif
 
-/* A scheduler that saves energy puts two processes that mostly sleep on one CPU, where the spin of
- * one and the work of the other delay each other. But where one spin in 64 loses its CPU all the
- * same, many readers share what the host leaves, and need that CPU, too. */
+/* A scheduler that saves energy puts two processes that mostly sleep on one CPU, where they delay
+ * each other. So keep off the host's CPU. But if one spin in 64 loses its CPU nevertheless, many
+ * readers share the other CPUs, and need the host's CPU, too. */
 static void keep_off_host(struct shm_waiter *waiter)
 {
 #ifdef __linux__
@@ -116,7 +116,7 @@ static void relax(void)
 #endif
 }
 
-/* @return how long to nap after waiting for so long, so that each nap doubles it */
+/* @return the length of the next nap: each nap doubles the time waited */
 static uint64_t nap_after(uint64_t waited_ns)
 {
     return waited_ns < NAP_NS ? NAP_NS : least(waited_ns, NAP_MOST_NS);
@@ -127,8 +127,8 @@ static void nap(uint64_t ns)
     nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
 }
 
-/* After each sleep that had an end. Settles where 3 sleeps in 100 end later, however much later
- * these do: 1/8 up in 3 of them is 1/256 down in the other 97. */
+/* Call it after each sleep with a planned end. lateness_ns settles where 3 sleeps in 100 end later:
+ * 3 steps of 1/8 up balance 97 steps of 1/256 down, however late those 3 sleeps end. */
 static void learn_lateness(struct shm_waiter *waiter, uint64_t late_ns)
 {
     const uint64_t known_ns = waiter->lateness_ns;
@@ -145,7 +145,7 @@ static void enter(struct shm_waiter *waiter, enum shm_wait_phase phase, uint64_t
     waiter->until_ns = until_ns;
 }
 
-/* How to wait for the next message. */
+/* Chooses how to wait for the next message. */
 static void plan(struct shm_waiter *waiter)
 {
     const uint64_t expected_ns = waiter->published_ns + waiter->gap_ns;
@@ -169,7 +169,7 @@ static void plan(struct shm_waiter *waiter)
         enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
 }
 
-/* Has a spin lost its CPU since the last look at the clock? Then others need it. */
+/* Has a spin lost its CPU since the clock was last read? Then other programs need that CPU. */
 static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
 {
     const bool spinner = waiter->mode == SHM_WAIT_SPIN;
@@ -182,10 +182,10 @@ static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
     return true;
 }
 
-/* The phase is over: what comes next? */
+/* Ends the phase, and enters the next one. */
 static void advance(struct shm_waiter *waiter)
 {
-    if (waiter->phase == SHM_PHASE_DOZE) /* also where the message ended it, but too late */
+    if (waiter->phase == SHM_PHASE_DOZE) /* even if a message ended it, but later */
         learn_lateness(waiter, waiter->now_ns - waiter->until_ns);
     if (waiter->phase == SHM_PHASE_SPIN) {     /* a miss: the host is late */
         waiter->blocked = waiter->penalty + 1; /* + 1: the message at hand */
@@ -198,7 +198,7 @@ static void advance(struct shm_waiter *waiter)
 }
 
 /* Passes a little time: that of a look, or of a sleep.
- * @return true when it has looked at the clock, at now_ns */
+ * @return true when it has read the clock, into now_ns */
 static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout_ns)
 {
     waiter->slept = waiter->phase == SHM_PHASE_DOZE || waiter->phase == SHM_PHASE_SLEEP;
@@ -207,7 +207,7 @@ static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout
         const uint64_t left_ns = least(waiter->until_ns - waiter->now_ns, timeout_ns - waited_ns);
         const uint64_t ns = least(longest_ns, left_ns);
         const bool whole = shm_lane_sleep(waiter->lane, ns);
-        /* Not now: a process that gets its CPU back late has missed no wake-up. */
+        /* The planned end, not now: a process that got its CPU back late missed no wake-up. */
         waiter->timed_out_ns = whole ? waiter->now_ns + ns : 0;
     } else {
         relax();
@@ -224,7 +224,7 @@ static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout
     return true;
 }
 
-/* The message is there, after a wait or at once: what does that teach? */
+/* Learns from a message that was found, at once or after a wait. */
 static void learn(struct shm_waiter *waiter, const struct shm_message *message, bool waited)
 {
     const uint64_t now_ns = message->seen_ns, gap_ns = message->due_ns - waiter->due_ns;
@@ -247,7 +247,7 @@ static void learn(struct shm_waiter *waiter, const struct shm_message *message, 
 
 /* ---- the loops ---- */
 
-/* A look at the host, at what the caller wants, and at the time-out.
+/* Checks the host, the caller's idle function, and the time-out.
  * @return SHM_OK: go on waiting; or why the wait ends */
 static enum shm_result attend(struct shm_lane *lane, uint64_t now_ns, bool timed_out)
 {
@@ -265,7 +265,7 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
                             struct shm_message *message)
 {
     struct shm_lane *lane = waiter->lane;
-    bool waits = false, lapped = lane->lost != waiter->lost; /* the last one, while it was used */
+    bool waits = false, lapped = lane->lost != waiter->lost; /* while used */
     struct shm_patience waited = {0, 0};
     enum shm_result end = SHM_OK;
 
@@ -279,7 +279,7 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
             learn(waiter, message, waits);
             return SHM_OK;
         }
-        if (result == SHM_LAPPED) { /* goes on with what is there */
+        if (result == SHM_LAPPED) { /* go on with a later message */
             const uint64_t now_ns = shm_clock_now_ns();
             if (!waiter->lapping)
                 waiter->laps = (struct shm_patience){0, now_ns};
@@ -292,7 +292,7 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
         }
         if (result != SHM_EMPTY && result != SHM_AGAIN) /* or zeros in place of lost pages? */
             return attend(lane, shm_clock_now_ns(), false) == SHM_REFUSED ? SHM_REFUSED : result;
-        if (end != SHM_OK) /* not at once: what was published before the end counts */
+        if (end != SHM_OK) /* after one more look: what was published before the end counts */
             return end == SHM_TIMEOUT && result == SHM_AGAIN ? SHM_DAMAGED : end;
         if (!waits) {
             plan(waiter);

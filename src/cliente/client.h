@@ -35,8 +35,8 @@ struct options {
 /* The file of --output or --source. */
 struct transfer {
     int fd;
-    bool regular;         /* such a file is never full, nor empty, for the moment */
-    unsigned char *stage; /* one payload: it is confirmed before it is written */
+    bool regular;         /* a regular file: reading or writing it never has to wait */
+    unsigned char *stage; /* a copy of one payload: confirmed before it is written */
     struct text line;     /* its ndjson */
     uint64_t unread;      /* --source: messages that the host had not taken at the last check */
 };
@@ -44,9 +44,9 @@ struct transfer {
 /* The figures of a run, over all its hosts. The timed part lasts from begin_ns to end_ns. */
 struct figures {
     uint64_t messages, bytes, crc_errors, verify_errors, reconnects;
-    uint64_t lost, skipped, retries; /* of the hosts before; the lane counts for this one */
-    uint64_t began;                  /* the head after which it began */
-    uint64_t attach_ns;              /* waiting for the first host included */
+    uint64_t lost, skipped, retries; /* of earlier hosts; the lane counts those of this one */
+    uint64_t began;                  /* head when it began */
+    uint64_t attach_ns;              /* with the wait for the first host */
     uint64_t begin_ns, end_ns, first_seen_ns, last_seen_ns;
     struct rusage begin_usage, end_usage;
     bool foreign_clock;         /* a time stamp was over a second away: latencies mean nothing */
@@ -64,9 +64,9 @@ struct client {
     char first[190];       /* the first message in words, as much of it as fits on three lines */
     FILE *text;            /* statistics: stdout, unless the payloads go there */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
-    bool stalled;          /* it said that its host is */
-    enum shm_result role;  /* what the last try to get a role returned, ... */
-    uint32_t other;        /* ... and the pid of the process that holds it; 0: unknown */
+    bool stalled;          /* it has said that its host is stalled */
+    enum shm_result role;  /* the result of the last try to take a role */
+    uint32_t other;        /* pid of the process that holds that role; 0: unknown */
     enum exit_code exit_code;
 };
 
@@ -74,8 +74,8 @@ struct client {
 
 extern volatile sig_atomic_t client_stop; /* a signal came: its number */
 
-/* One line on standard error: program, segment, what. code: why the run fails, and only the first
- * such line is printed; EXIT_DONE: it goes on. @return SHM_SYSTEM */
+/* Prints one line on standard error. With EXIT_DONE the run goes on. Another code ends it, and only
+ * the first such line is printed. @return SHM_SYSTEM */
 __attribute__((format(printf, 3, 4))) enum shm_result
 client_say(struct client *c, enum exit_code code, const char *format, ...);
 
@@ -83,8 +83,8 @@ client_say(struct client *c, enum exit_code code, const char *format, ...);
 
 extern const char *const wait_mode_names[]; /* by enum shm_wait_mode; ends with NULL */
 
-/* Does not return where the options are wrong (one line, EXIT_USAGE), nor after --help, --version
- * and --layout. */
+/* Does not return if the options are wrong (one line, EXIT_USAGE), nor after --help, --version and
+ * --layout. */
 struct options options_parse(int argc, char **argv);
 
 /* ---- transfer.c ---- */
@@ -92,14 +92,14 @@ struct options options_parse(int argc, char **argv);
 void transfer_open(struct client *c); /* --output or --source */
 void transfer_close(struct client *c);
 
-/* The run is sure to begin, with this segment: makes room for its payloads, empties --output. */
+/* Call it once the run is sure to begin: makes room for payloads, truncates --output. */
 enum shm_result transfer_begin(struct client *c);
 
-/* Uses one message, where it lies: checks it, echoes it, copies it for --output.
- * @return SHM_OK or SHM_BAD_CRC: it is to be released; or why it does not count */
+/* Uses one message in its slot: checks it, echoes it, copies it for --output.
+ * @return SHM_OK or SHM_BAD_CRC: release it; otherwise why it does not count */
 enum shm_result transfer_use(struct client *c, const struct shm_message *message);
 
-/* Writes it to --output, from the copy. */
+/* Writes the copy to --output. */
 enum shm_result transfer_write(struct client *c, const struct shm_message *message);
 
 /* --source: sends all of it on the up lane, and waits until the host has taken it. */
@@ -107,7 +107,7 @@ enum shm_result transfer_send(struct client *c);
 
 /* ---- report.c, layout.c ---- */
 
-void report_attached(struct client *c); /* begins the live line, where somebody sees it */
+void report_attached(struct client *c); /* begins the live line, on a terminal */
 void report_live(const struct client *c, uint64_t now_ns);
 void report_end(const struct client *c);
 void report_layout(void);

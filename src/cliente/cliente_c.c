@@ -1,8 +1,8 @@
 /*
  * cliente_c - attaches to a segment, reads it (or writes to it), prints timing.
  *
- * A message's way: shm_receive -> use it where it lies -> shm_lane_confirm -> shm_lane_release ->
- * record its age -> write it on. The rest is what to do when it ends.
+ * A message's way: shm_receive -> use it in its slot -> shm_lane_confirm -> shm_lane_release ->
+ * record its age -> write it on. The rest begins and ends the run.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -64,13 +64,12 @@ static bool idle(void *context, enum shm_result host)
     return !client_stop;
 }
 
-/* Finds a living host, within the time-out: the first, or with --reconnect the one after that which
- * has ended so. @return SHM_OK; SHM_STOPPED; SHM_SYSTEM: it was said why; or ended: there is none
- */
+/* Attaches to a host, within the time-out. ended: how the last host ended; SHM_OK: there was none.
+ * @return SHM_OK; SHM_STOPPED; SHM_SYSTEM, after an error line; or ended: no other host came */
 static enum shm_result attach(struct client *c, enum shm_result ended)
 {
     const bool again = ended != SHM_OK;
-    struct shm_segment found = {.idle = idle, .context = c}; /* the report is about the last one */
+    struct shm_segment found = {.idle = idle, .context = c}; /* the report needs the old one */
 
     if (again && !c->options.quiet)
         client_say(c, EXIT_DONE, "its host %s; waiting for the next one",
@@ -82,7 +81,7 @@ static enum shm_result attach(struct client *c, enum shm_result ended)
         c->segment = found;
         c->stalled = false;
         c->figures.reconnects += again;
-        shm_lane_open(&c->down, &c->segment, SHM_DOWN); /* where it begins it says what is wrong */
+        shm_lane_open(&c->down, &c->segment, SHM_DOWN); /* serve reports errors */
         shm_lane_open(&c->up, &c->segment, SHM_UP);
         c->down.newest = c->options.newest;
     }
@@ -93,7 +92,7 @@ static enum shm_result attach(struct client *c, enum shm_result ended)
     return client_say(c, exit_code_of(result), "%s", found.why);
 }
 
-/* Its payloads must allow the options that were given. */
+/* Do the options suit the payloads of this host? */
 static enum shm_result check_payloads(struct client *c)
 {
     const char *schema = c->segment.header.schema;
@@ -116,14 +115,14 @@ static bool receives(const struct client *c)
     return shm_role_is_held(&c->segment.roles, SHM_ROLE_RECEIVER);
 }
 
-/* For shm_wait: is it settled who has the role? c->role says what became of it. */
+/* For shm_wait: tries to take the role, with the result in c->role. @return false: try again */
 static bool try_role(void *context)
 {
     struct client *c = context;
 
     if (c->options.source)
         c->role = shm_lane_produce(&c->up);
-    else if (c->options.echo && !receives(c)) /* first: the host waits for a consumer's answers */
+    else if (c->options.echo && !receives(c)) /* it would not read our answers */
         c->role = SHM_AGAIN;
     else
         c->role = shm_lane_claim(&c->down, c->options.echo ? &c->up : NULL, &c->other);
@@ -165,7 +164,7 @@ static void record(struct client *c, const struct shm_message *message)
         f->first_seen_ns = now_ns;
     f->bytes += message->length;
     f->last_seen_ns = now_ns;
-    /* A time stamp a few ns ahead of a clock read on another CPU is age 0. */
+    /* A time stamp may be a few ns ahead of a clock read on another CPU: count that as age 0. */
     histogram_record(&f->seen, now_ns > message->timestamp_ns ? now_ns - message->timestamp_ns : 0);
     histogram_record(&f->due, now_ns > message->due_ns ? now_ns - message->due_ns : 0);
     if (message->timestamp_ns > now_ns && message->timestamp_ns - now_ns > SHM_STALLED_NS)
@@ -187,7 +186,7 @@ static enum shm_result receive(struct client *c)
         if (result != SHM_OK)
             return result;
         result = transfer_use(c, &message);
-        if (result == SHM_LAPPED) /* shm_receive ends it when that goes on for too long */
+        if (result == SHM_LAPPED) /* shm_receive returns it if that lasts too long */
             continue;
         if (result != SHM_OK && result != SHM_BAD_CRC)
             return result;
@@ -203,7 +202,7 @@ static enum shm_result receive(struct client *c)
     return SHM_STOPPED;
 }
 
-/* Serves one host, until it or the run ends. @return why */
+/* Reads from one host, or sends to it, until it or the run ends. @return why */
 static enum shm_result serve(struct client *c)
 {
     struct figures *f = &c->figures;
@@ -217,8 +216,8 @@ static enum shm_result serve(struct client *c)
     if (result == SHM_OK)
         result = c->options.source ? transfer_send(c) : receive(c);
     f->end_ns = shm_clock_now_ns();
-    /* "Nothing came" and "its name is gone" may mean that the host has ended, and the zeros in
-     * place of pages that were cut off can look like anything. */
+    /* The host's end may be the cause of TIMEOUT and ABSENT, and the zeros in place of truncated
+     * pages can cause any result. */
     const enum shm_result host = shm_segment_host(&c->segment, f->end_ns);
     if (((result == SHM_TIMEOUT || result == SHM_ABSENT) && host != SHM_OK) ||
         (host == SHM_REFUSED && result != SHM_OK && result != SHM_STOPPED))
@@ -293,14 +292,14 @@ static void run(struct client *c)
 
 static void take_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: calls end early */
+    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: it ends system calls */
 
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     if (signal(SIGHUP, SIG_IGN) != SIG_IGN) /* nohup: it stays ignored */
         sigaction(SIGHUP, &action, NULL);
-    /* A pipe without its reader, a file at its limit: an error of write, with an exit code. */
+    /* So a pipe without a reader, or a file at its limit, is an error of write. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     shm_segment_guard();
@@ -311,8 +310,8 @@ int main(int argc, char **argv)
     static struct client c; /* static: the histograms are large, and begin as zeros */
     const bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 
-    /* A closed standard descriptor must not become the segment's: what stands in for it can
-     * neither be read nor written. */
+    /* The segment must not get the number of a closed standard descriptor. /dev/null takes it,
+     * opened in the wrong direction, so that using it fails. */
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
             return EXIT_SYSTEM;
@@ -330,7 +329,7 @@ int main(int argc, char **argv)
         run(&c);
     shm_segment_detach(&c.segment);
     transfer_close(&c);
-    /* Beside --output - the text is a remark, on standard error. */
+    /* With --output - the text goes to standard error, and errors are ignored. */
     if (!to_stdout && (fflush(stdout) != 0 || ferror(stdout)))
         client_say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
     return (int)c.exit_code;

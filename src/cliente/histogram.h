@@ -21,11 +21,11 @@ struct histogram {
 void histogram_reset(struct histogram *histogram);
 void histogram_record(struct histogram *histogram, uint64_t ns);
 
-/* @param fraction 0 ... 1; the value that this part of all records does not exceed
- * @return nanoseconds, between min_ns and max_ns; 0 where nothing was recorded */
+/* @param fraction 0 ... 1
+ * @return nanoseconds that this fraction of all records does not exceed; 0: nothing was recorded */
 uint64_t histogram_percentile(const struct histogram *histogram, double fraction);
 
-/* @return how many records are below ns, to 1/128 */
+/* @return how many records are below ns, where ns is exact to 1/128 */
 uint64_t histogram_below(const struct histogram *histogram, uint64_t ns);
 
 #endif

@@ -68,8 +68,8 @@ __attribute__((format(printf, 1, 2), noreturn)) static void usage_error(const ch
     exit(EXIT_USAGE);
 }
 
-/* digits: what it may be written with; strtod would take 0x5, nan, or a blank before it, too. A
- * whole number up to 2^53 comes out exactly. */
+/* digits: the characters allowed; strtod alone would accept 0x5, nan, or a leading blank. Whole
+ * numbers up to 2^53 are exact. */
 static double parse_number(const char *option, const char *text, const char *digits, double most)
 {
     char *end;
@@ -81,7 +81,7 @@ static double parse_number(const char *option, const char *text, const char *dig
     return value;
 }
 
-/* @return which one it is */
+/* @return its index in names */
 static unsigned parse_choice(const char *option, const char *given, const char *const *names)
 {
     char buffer[128] = "";

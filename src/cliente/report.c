@@ -7,14 +7,14 @@
 
 #include "client.h"
 
-#define WIDTH    79    /* a terminal of 80 columns, and none to spare for the cursor */
-#define INDENT   15    /* of what follows a line's label */
-#define ABOUT_US 2000u /* what counts as "about 1 us" */
+#define WIDTH    79    /* 80 columns, less one for the cursor */
+#define INDENT   15    /* the column after a line's label */
+#define ABOUT_US 2000u /* a median up to this, in ns, is "about 1 us" */
 #define N        "%" PRIu64
 
 static const struct {
     const char *name;
-    double part; /* of all records that are at most so late */
+    double part; /* the fraction of records at or below it */
 } points[] = {{"min", 0}, {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1}};
 enum { POINTS = sizeof points / sizeof points[0] };
 
@@ -29,7 +29,7 @@ struct words {
     char text[32];
 };
 
-/* Three figures, in the first unit that they suit. */
+/* Three digits, in the smallest unit that has room for them. */
 static struct words duration(uint64_t ns)
 {
     static const char *const units[] = {"ns", "us", "ms", "s"};
@@ -75,7 +75,7 @@ void report_live(const struct client *c, uint64_t now_ns)
     snprintf(line, sizeof line, "%4.0f s  " N " messages  %.0f a second  " N " lost  median %s",
              (double)(now_ns - f->begin_ns) * 1e-9, f->messages, rate_hz(f), f->lost + c->down.lost,
              duration(histogram_percentile(&f->seen, 0.5)).text);
-    /* One column less than there are: a line that wraps cannot be overwritten. */
+    /* One column less than the terminal has: a line that wraps cannot be overwritten. */
     fprintf(c->text, "\r%.*s\033[K", size.ws_col > 0 ? size.ws_col - 1 : WIDTH, line);
     fflush(c->text);
 }
@@ -89,7 +89,7 @@ static double seconds(struct timeval begin, struct timeval end)
 
 struct derived {
     double elapsed_s, rate_hz, user_s, system_s, cpu_percent;
-    uint64_t ready; /* messages that were there before it waited */
+    uint64_t ready; /* messages found without a wait */
 };
 
 static struct derived derive(const struct client *c)
@@ -126,7 +126,7 @@ static void print_bars(FILE *out, const struct histogram *histogram)
     }
 }
 
-/* Breaks it at blanks, where there are any. */
+/* Prints text in lines of WIDTH, broken at blanks where it has any. */
 static void print_folded(FILE *out, const char *label, const char *text)
 {
     const size_t room = WIDTH - INDENT;
@@ -142,7 +142,7 @@ static void print_folded(FILE *out, const char *label, const char *text)
     }
 }
 
-/* A person expects about 1 us. @return why it took longer; or "" */
+/* @return why the median is above "about 1 us", which a person expects; or "" */
 static const char *why_slow(const struct client *c, uint64_t ready)
 {
     const struct shm_waiter *w = &c->waiter;
@@ -216,7 +216,7 @@ static void print_text(FILE *out, const struct client *c, const struct derived *
 
 /* ---- JSON ---- */
 
-/* keys: with a blank between them; as many values. */
+/* keys: separated by blanks; values: one for each key. */
 static void json_numbers(const char *keys, const double *values)
 {
     for (const char *comma = ""; *keys != '\0'; comma = ", ") {
@@ -239,7 +239,7 @@ static void json_latency(const char *key, const struct histogram *histogram, boo
     printf(known ? "}" : "");
 }
 
-/* cost_ns: one call, the cheapest of some rounds: every figure contains it. */
+/* cost_ns: the time of one call, in the fastest round; every figure contains it. */
 static void json_clock(void)
 {
     enum { ROUNDS = 16, CALLS = 200 };

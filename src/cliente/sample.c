@@ -35,7 +35,7 @@ bool sample_matches(const char *schema, const struct shm_message *message)
     if (*schema != '\0') {
         const struct sample expected = sample_of(message->n);
         if (message->length < sizeof expected ||
-            /* Bytes, not members: they are what is promised. NOLINTNEXTLINE */
+            /* Compare bytes: the promise is about bytes. NOLINTNEXTLINE */
             memcmp(message->payload, &expected, sizeof expected) != 0)
             return false;
         i = sizeof expected;

@@ -1,7 +1,7 @@
 /*
  * sample.h - the demo's sample: what host.py generates, and what --verify expects.
  *
- * Your own program needs the like of it for your own data: one struct, one schema.
+ * Your own program needs the same for your own data: one struct, one schema.
  */
 #ifndef SAMPLE_H
 #define SAMPLE_H
@@ -22,8 +22,8 @@ struct sample {
 };
 _Static_assert(sizeof(struct sample) == 64, "the schema knows of no other gap");
 
-/* What host.py sends as message n: a pure function of n, in exact binary fractions, so that every
- * byte can be checked. */
+/* @return the sample in message n of host.py: it depends on n alone, in exact binary fractions, so
+ * that every byte can be checked */
 struct sample sample_of(uint64_t n);
 
 /* Can a payload of this schema be checked? */

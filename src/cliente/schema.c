@@ -52,7 +52,7 @@ static size_t size_of_type(char type)
     }
 }
 
-/* Reads one field at *from and moves it on to what follows. @return false: there is none */
+/* Reads one field at *from and moves *from past it. @return false: there is none */
 static bool parse_field(struct schema *schema, const char **from)
 {
     const size_t name = strspn(*from, LETTERS DIGITS), digits = strspn(*from, DIGITS);
@@ -94,8 +94,8 @@ bool schema_parse(struct schema *schema, const char *text)
 
 /* ---- a payload's fields ---- */
 
-/* The shortest text that reads back as the same number. The first try is it for every number that
- * has so few digits; a denormal number may have fewer. */
+/* Adds the shortest text that reads back as the same number. Begins with as many digits as every
+ * normal number can keep; a denormal number may need fewer. */
 static void add_real(struct text *out, double value, bool is_float)
 {
     const double normal = is_float ? (double)FLT_MIN : DBL_MIN;
@@ -113,7 +113,7 @@ static void add_real(struct text *out, double value, bool is_float)
 /* @return bytes of the valid UTF-8 sequence that begins at from; 0: there is none */
 static unsigned utf8_length(const unsigned char *from, size_t room)
 {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* by length: no longer form */
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* least code of each length */
     const unsigned ones = (unsigned)__builtin_clz(~((uint32_t)from[0] << 24)); /* leading bits */
     const unsigned length = ones == 0 ? 1 : ones;
     uint32_t code = from[0] & (0x7fu >> ones);
@@ -129,7 +129,7 @@ static unsigned utf8_length(const unsigned char *from, size_t room)
     return code >= least[length] && code <= 0x10ffff && !surrogate ? length : 0;
 }
 
-/* Up to the first NUL. Control characters are escaped, too: they could reach a terminal. */
+/* Adds text up to the first NUL. Escapes control characters, too: they could reach a terminal. */
 static void add_text(struct text *out, const unsigned char *from, size_t room)
 {
     text_add(out, "\"");

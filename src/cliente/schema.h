@@ -1,5 +1,5 @@
 /*
- * schema.h - the fields of a payload, out of the segment's schema text. The text comes from another
+ * schema.h - the fields of a payload, from the segment's schema text. The text comes from another
  * process: nothing in it is trusted.
  */
 #ifndef SCHEMA_H
@@ -9,7 +9,7 @@
 
 #include "shm_layout.h"
 
-/* Text that is put together in a buffer; what does not fit is left out, and all that follows. */
+/* A buffer for text. The first piece that does not fit is left out, and so are all after it. */
 struct text {
     char *buffer;
     size_t room, length; /* length: up to room - 1, the NUL comes after it */
@@ -28,16 +28,15 @@ struct schema {
         size_t item;    /* bytes of one */
         size_t at;      /* bytes from the payload's begin */
     } field[SCHEMA_FIELDS];
-    unsigned fields; /* gaps (x) are none; 0: raw bytes */
+    unsigned fields; /* without gaps (x); 0: raw bytes */
     size_t size;     /* bytes, at most UINT32_MAX */
 };
 
 /* Reads "name:type name:type ...". @return false: the SHM_SCHEMA_SIZE bytes are no such text */
 bool schema_parse(struct schema *schema, const char *text);
 
-/* Adds `, "name": value` for every field up to the last one that a payload of this length has
- * whole. Values as in JSON: a number, true or false, a list of them, or a string; NaN and
- * infinities are null. */
+/* Adds `, "name": value` for each field that lies whole in a payload of this length. Values are as
+ * in JSON: a number, true or false, a list of them, or a string; NaN and infinities are null. */
 void schema_fields(struct text *out, const struct schema *schema, const unsigned char *payload,
                    size_t length);
 

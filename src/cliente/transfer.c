@@ -12,7 +12,7 @@
 #include "client.h"
 #include "sample.h"
 
-/* Nothing here waits in a system call that would sit out a signal: a wait for a pipe polls. */
+/* A signal must end every wait, so a wait for a pipe polls. */
 #define POLL_MS 50
 
 static enum shm_result failed(struct client *c, const char *what)
@@ -36,7 +36,7 @@ void transfer_open(struct client *c)
     if (strcmp(path, "-") != 0) {
         t->fd = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
     } else if (sends && (fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
-        t->fd = -1; /* closed: main has put something there that cannot be read */
+        t->fd = -1; /* closed: main put an unreadable /dev/null there */
         errno = EBADF;
     }
     if (t->fd < 0 && !client_stop) /* a signal ends the wait for a FIFO's other end */
@@ -56,8 +56,8 @@ enum shm_result transfer_begin(struct client *c)
     t->stage = malloc(capacity);
     if (t->stage == NULL || t->line.buffer == NULL)
         return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
-    /* Only now: what is in FILE may be the work of a run that this one would have disturbed.
-     * EINVAL: there is nothing to empty, it is no regular file. */
+    /* Truncate only now: a run that cannot begin must leave FILE as it is, perhaps the output of
+     * another run. EINVAL: it is no regular file, so there is nothing to truncate. */
     if (c->options.output && t->fd > STDERR_FILENO && c->figures.reconnects == 0 &&
         ftruncate(t->fd, 0) != 0 && errno != EINVAL)
         return failed(c, "truncate");
@@ -112,7 +112,7 @@ enum shm_result transfer_write(struct client *c, const struct shm_message *messa
     return write_all(c, line->buffer, line->length);
 }
 
-/* Its fields, or bytes where it has none. */
+/* Puts the first message into words: its fields, or its first bytes if it has none. */
 static void describe_first(struct client *c, const struct shm_message *message)
 {
     struct text text = {.buffer = c->first, .room = sizeof c->first - 4};
@@ -157,7 +157,7 @@ enum shm_result transfer_use(struct client *c, const struct shm_message *message
         describe_first(c, message);
     c->figures.crc_errors += result == SHM_BAD_CRC;
     c->figures.verify_errors += !verified;
-    if (answer != NULL) /* before the release: the host takes a released message for answered */
+    if (answer != NULL) /* before the release: then the host expects the answer */
         shm_lane_commit(&c->up, message->length, 0);
     return result;
 }
@@ -176,7 +176,7 @@ static bool has_taken_more(void *context)
     return shm_lane_unread(&c->up) < c->transfer.unread;
 }
 
-/* Sends what lies on the stage; length 0: the end of the stream. */
+/* Sends length bytes of the stage; 0: the end of the stream. */
 static enum shm_result send_message(struct client *c, size_t length)
 {
     struct figures *f = &c->figures;
@@ -201,12 +201,12 @@ enum shm_result transfer_send(struct client *c)
     enum shm_result result = SHM_OK;
     bool stopped = false;
 
-    /* An empty message ends the stream: without it, it would be that of a sender that died. */
+    /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
         const bool more = c->options.count == 0 || c->figures.messages < c->options.count;
         if (more && !stopped) /* a quiet source has no time-out */
             result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
-        if (client_stop && !stopped) { /* another signal ends the wait for room, too */
+        if (client_stop && !stopped) { /* a second signal ends the wait for room */
             stopped = true;
             client_stop = 0;
         }
@@ -223,7 +223,7 @@ enum shm_result transfer_send(struct client *c)
         if (result != SHM_OK && !client_stop)
             return result;
     }
-    /* All but the last one: a host that has its --count does not look for it. */
+    /* Do not wait for the last message: a host that has its --count does not take it. */
     while (result == SHM_OK && !stopped && (c->transfer.unread = shm_lane_unread(&c->up)) > 1)
         result = shm_wait(&c->up, has_taken_more, c, c->options.timeout_ns);
     return result;

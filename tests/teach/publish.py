@@ -1,5 +1,5 @@
 """publish.py [NAME]         sends its own struct, 1,000 times a second
-publish.py NAME frames    sends what a camera gives, 30 times a second (numpy)"""
+publish.py NAME frames    sends camera frames, 30 times a second (numpy)"""
 import ctypes
 import sys
 import time

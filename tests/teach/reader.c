@@ -9,7 +9,7 @@ struct trade {
     double price;
     uint32_t size;
 };
-#define TRADE "number:Q symbol:8s price:d size:I :4x" /* the same in words; a host must agree */
+#define TRADE "number:Q symbol:8s price:d size:I :4x" /* its schema; a host must have the same */
 
 int main(int argc, char **argv)
 {

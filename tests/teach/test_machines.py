@@ -127,8 +127,8 @@ class Machines(PairTest):
         self.finish(broker, None)
 
     def broken(self, qos: int) -> None:
-        """The broker is killed in the middle and started again. What the hosts make of it: nothing.
-        What is lost depends on the QoS, and on the moment: measured here, not asserted."""
+        """The broker is killed in the middle and started again. The hosts do not notice. The losses
+        depend on the QoS, and on the moment: they are measured here, not asserted."""
         broker = self.broker()
         self.far_side(qos)
         host = self.first_host(8000)

@@ -138,8 +138,8 @@ class CSends(TeachTest):
         self.assertEqual(self.finish_receiver(receiver), (3000, shares(1, 3000), 3000))
 
     def test_a_driver_is_killed_and_started_again(self) -> None:
-        """While it lives nobody else may send. Once it is dead the next one may, with no wait:
-        it makes one try. What the dead one published whole is received, and nothing else."""
+        """While it lives nobody else may send. Once it is dead the next one may at once: it makes
+        one try. All that the dead one published whole is received, and nothing else."""
         receiver = self.receiver()
         driver = self.program(DRIVER, 1 << 40)
         self.until(lambda: self.head(UP) > 2000, "it sends")

@@ -1,6 +1,6 @@
 """Others read the segment, from its layout and the README alone: numpy, and plain C++ with a file
-map. The host publishes as fast as it can: of 100,000 copies of the newest message that they accept
-none may be torn, and some that they refused must be, or nothing is proved."""
+map. The host publishes as fast as it can. They accept 100,000 copies of the newest message: none
+may be torn. Some that they refused must be torn, or nothing is proved."""
 import os
 import shutil
 import subprocess

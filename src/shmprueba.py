@@ -30,7 +30,6 @@ import weakref
 import zlib
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from itertools import cycle
 from multiprocessing import resource_tracker, shared_memory
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
@@ -380,20 +379,20 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
     weak, strong = WEAK or capacity >= LARGE_COPY, not WEAK
     # pack_into is safe here: readers ignore a slot whose seq is odd.
     pack = struct.Struct("=QQII").pack_into  # timestamp_ns, due_ns, length, crc32
-    next_slot = cycle([(at, 8 * at + Slot.timestamp_ns.offset,  # a table: faster than computing it
-                        memory[8 * at + SLOT_HEAD:][:capacity])
-                       for at in map(lane.slot, range(1, lane.slots + 1))]).__next__
+    slots = [(at, 8 * at + Slot.timestamp_ns.offset, memory[8 * at + SLOT_HEAD:][:capacity])
+             for at in map(lane.slot, range(lane.slots))]  # a table: faster than computing it
     futex_at = ctypes.c_void_p(segment.address + lane.at)
     m, seq = 1, 1         # the message to publish next, and 2m - 1
     room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
     limit = woken = care_at = slot = fields_at = 0
+    mask = lane.slots - 1
 
     def reserve() -> memoryview:
         nonlocal limit, room, slot, fields_at, view
         if room < 0:
             if m > limit:
                 limit = segment._make_room(m)
-            slot, fields_at, view = next_slot()
+            slot, fields_at, view = slots[m & mask]
             words[slot] = seq                     # SYNC seq = 2n-1
             if weak:
                 release(); acquire()              # SYNC F1: pairs with R4
@@ -418,10 +417,10 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             words[slot] = seq + 1                 # SYNC seq = 2n
             words[head] = m                       # SYNC head = n: pairs with "head load"
             m, seq, room = m + 1, seq + 2, -1
-        half()                                    # SYNC wake: pairs with "sleep" (src/lane.c)
-        if strong:
+        half, other_half = other_half, half       # first: a signal could part it from the call
+        other_half()                              # SYNC wake: pairs with "sleep" (src/lane.c)
+        if not strong:
             half, other_half = other_half, half
-        else:
             other_half()
         if words[wish] > woken and publish:
             woken = m - 1                         # not wish: that sleeper may not be queued yet
@@ -469,11 +468,11 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
                         return current  # not None: nobody overwrites a consumer's message
             if over:
                 return None
-            now = segment.care()
             patience = patience or Patience()
+            now = segment.care()
             away, left = now - patience.looked, timeout * 1e9 - patience.spent(now)
             over = left <= 0
-            release(); acquire()                  # see each message sent before `over`
+            segment._fence()                      # see each message sent before `over`
             if not over and segment.wait == "block":
                 segment.missed_wakeups += lane_sleep(segment, lane, n, int(min(left, HEARTBEAT_NS)))
             elif not over and away > 2_000_000:
@@ -498,10 +497,9 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
 def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
     """Sleeps until message n is published, ns at most; naps where there is no futex. True if it
     missed a wake-up."""
-    words, (release, acquire) = lane.words, lane.fence
-    end = clock() + ns
+    words, end = lane.words, clock() + ns
     words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
-    release(); acquire()                          # SYNC sleep: pairs with "wake" (src/lane.c)
+    segment._fence()                              # SYNC sleep: pairs with "wake" (src/lane.c)
     value = words[lane.head]
     if value >= n:
         return False
@@ -597,6 +595,8 @@ class Segment(AbstractContextManager):
                  schema: Union[str, type] = "", crc: bool = False, receive: bool = False,
                  stall_timeout: float = 1.0, wait: str = "block",
                  idle: Optional[Callable[[], object]] = None) -> None:
+        if not all(isinstance(number, int) for number in (size, slots or 0)):
+            raise Error("usage", f"size {size!r}, slots {slots!r}: give whole numbers")
         text = schema_text(schema)
         if slots is None:
             slots = max(4, min(1024, 1 << ((8 << 20) // max(size, 1) | 1).bit_length() - 1))
@@ -723,7 +723,8 @@ class Segment(AbstractContextManager):
                 raise Error("refused", "refused: not made by a host of this version; remove it, or "
                             "choose another name")
             if is_named(self.name, roles.fd):
-                self.replaced = f"replaced a stale segment (its host, pid {header.host_pid}, died)"
+                who = f", pid {header.host_pid}, died" if any(head) else " died while it started"
+                self.replaced = f"replaced a stale segment (its host{who})"
                 with suppress(FileNotFoundError):
                     _posixshmem.shm_unlink(self.name)
         finally:
@@ -752,13 +753,14 @@ class Segment(AbstractContextManager):
             self._ints[STATE_INT] = CLOSED
             futex(ctypes.c_void_p(self.address + self._down.at), FUTEX_WAKE, 0x7fffffff)
             self._remove()
+        self._end_verbs()
         self._shm.close()
 
     def __exit__(self, *_exception) -> None:
         self.close()
 
     def _fence(self) -> None:
-        release, acquire = self._down.fence
+        release, acquire = make_fence()  # a new one: a signal may have parted the halves of another
         release(); acquire()
 
     # -- what a live line shows
@@ -877,6 +879,14 @@ class Segment(AbstractContextManager):
         if self._roles and not LOCK_FILE:
             os.close(self._roles.fd)
         self._roles = None
+        self._end_verbs()
+
+    def _end_verbs(self) -> None:
+        self.send = self.reserve = self.commit = self.warm = self.receive = self.release = closed
+
+
+def closed(*_arguments, **_named) -> None:
+    raise Error("usage", "this segment is closed, or it is the parent process's")
 
 
 segments: "weakref.WeakSet[Segment]" = weakref.WeakSet()
@@ -931,6 +941,18 @@ class Reader(AbstractContextManager):
         """Makes one try. Returns "", or why there is no host yet."""
         fd = open_object(self.name, os.O_RDONLY)
         self._roles = Roles(fd)
+        if LOCK_FILE:  # open the object after its lock file, or a successor could come in between
+            uid = os.fstat(fd).st_uid
+            self.close()
+            self._roles = Roles.of_file(self.name, uid, False)
+            fd = open_object(self.name, os.O_RDONLY)
+        try:
+            return self._map(fd, index)
+        finally:
+            if LOCK_FILE:
+                os.close(fd)  # the map has its own
+
+    def _map(self, fd: int, index: int) -> str:
         state, head = read_header(fd)
         if state == STARTING:
             return "its host has not finished starting"
@@ -949,10 +971,6 @@ class Reader(AbstractContextManager):
                 self.close()
                 raise Error("refused", "refused: " + why)
         memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
-        if LOCK_FILE:
-            uid = os.fstat(fd).st_uid
-            self.close()
-            self._roles = Roles.of_file(self.name, uid, False)
         self._lane = Lane(memory, h, index)
         self._words, self._ints = self._lane.words, self._lane.ints
         self.schema, self.session = h.schema.decode("latin-1"), h.session
@@ -965,6 +983,8 @@ class Reader(AbstractContextManager):
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         """The next message, in its slot; None after timeout, or once the host has closed and all
         was read (self.closed). Naps: to raise wish it would need an atomic maximum."""
+        if not self._roles:
+            raise Error("usage", "this reader is closed")
         words, lane, (release, acquire) = self._words, self._lane, self._lane.fence
         patience, over = None, False
         while True:

@@ -98,6 +98,15 @@ static enum shm_result write_all(struct client *c, const char *from, size_t leng
     return SHM_OK;
 }
 
+/* No key twice: a field of the payload's own with this name comes in place of ours. */
+static void add_key(struct client *c, const char *name, uint64_t value)
+{
+    for (unsigned i = 0; i < c->schema.fields; i++)
+        if (strcmp(c->schema.field[i].name, name) == 0)
+            return;
+    text_add(&c->transfer.line, ", \"%s\": %" PRIu64, name, value);
+}
+
 enum shm_result transfer_write(struct client *c, const struct shm_message *message)
 {
     struct text *line = &c->transfer.line;
@@ -105,11 +114,13 @@ enum shm_result transfer_write(struct client *c, const struct shm_message *messa
     if (!c->options.ndjson)
         return write_all(c, (const char *)c->transfer.stage, message->length);
     line->length = 0;
-    text_add(line, "{\"n\": %" PRIu64 ", \"timestamp_ns\": %" PRIu64 ", \"length\": %" PRIu32,
-             message->n, message->timestamp_ns, message->length);
+    add_key(c, "n", message->n);
+    add_key(c, "timestamp_ns", message->timestamp_ns);
+    add_key(c, "length", message->length);
     schema_fields(line, &c->schema, c->transfer.stage, message->length);
-    text_add(line, "}\n");
-    return write_all(c, line->buffer, line->length);
+    text_add(line, line->length > 0 ? "}\n" : ", }\n");
+    line->buffer[1] = '{'; /* in place of the first ", " */
+    return write_all(c, line->buffer + 1, line->length - 1);
 }
 
 /* Puts the first message into words: its fields, or its first bytes if it has none. */

@@ -104,9 +104,9 @@ class PairTest(unittest.TestCase):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def host_words(self, *options: str) -> List[str]:
+    def host_words(self, *options: str, program: List[str] = HOST) -> List[str]:
         """A busy machine is not a stalled client: the patience is long, unless the test says it."""
-        return HOST + ["--name", self.name, "--stall-timeout", "30", *map(str, options)]
+        return program + ["--name", self.name, "--stall-timeout", "30", *map(str, options)]
 
     def host(self, *options: str, **popen) -> subprocess.Popen:
         return self.start(self.host_words(*options), **popen)

@@ -32,6 +32,12 @@ class Text(PairTest):
         self.assertEqual(len(lines), len(payloads))
         return lines
 
+    def test_no_key_twice(self) -> None:
+        """A field that has the name of one of our keys comes in its place."""
+        line = self.lines("n:Q length:I :4x timestamp_ns:q", [struct.pack("=QI4xq", 777, 5, -3)])[0]
+        self.assertEqual(line, '{"n": 777, "length": 5, "timestamp_ns": -3}')
+        self.assertEqual(self.lines("n:Q", [b"short"])[0][:17], '{"timestamp_ns": ')
+
     def test_texts(self) -> None:
         """Up to the first NUL; valid UTF-8 passes, every other byte becomes \\u00XX."""
         table = {

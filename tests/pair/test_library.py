@@ -20,7 +20,7 @@ from unittest import mock
 
 from support import CLAIMING, DOWN, DROPPED, HEAD, PLACE, SESSION, SLOTS, STATE, UP, PairTest
 import shmprueba
-from shmprueba import Error, Message, Patience, Reader, Roles, Segment, Slot
+from shmprueba import Error, Message, Patience, Reader, Roles, Segment, SLOT_HEAD, Slot
 
 MS = 1_000_000  # nanoseconds
 
@@ -134,6 +134,55 @@ class Steps(LibraryTest):
                             f"seq = {2 * n}", f"head = {n}", *(fence if weak else fence[n - 1:n]),
                             "wish")])
                     segment.close()
+
+    def test_an_exception_between_two_steps(self) -> None:
+        """Ctrl-C, or a handler that raises, between any two accesses of a send: the next one is
+        whole, in its own slot, and the segment closes."""
+        for step in range(1, 8):
+            with self.subTest(step=step):
+                segment = self.segment(slots=4)
+                reader, steps = Reader(self.name), []
+                lane = segment._down
+                words, left = lane.words, [step]
+
+                def interrupted(*_fields: object) -> None:
+                    left[0] -= 1
+                    if left[0] == 0:
+                        raise KeyboardInterrupt
+
+                class Interrupted(self.Recorder):
+                    def __setitem__(self, at: int, value: int) -> None:
+                        self.view[at] = value
+                        interrupted()
+
+                lane.words = Interrupted(steps, lane, {})
+                real = shmprueba.make_fence
+
+                def make_fence():
+                    release, acquire = real()
+                    return (lambda: (release(), interrupted()), lambda: (acquire(), interrupted()))
+
+                with mock.patch.object(shmprueba, "make_fence", make_fence):
+                    send = shmprueba.make_sender(segment, lane)[0]
+                try:
+                    send(b"first")
+                    interrupts = 0
+                except KeyboardInterrupt:
+                    interrupts = 1
+                left[0] = 1 << 30
+                for text in (b"a", b"b", b"c", b"d", b"e"):
+                    send(text)
+                lane.words = words
+                count = segment.published
+                self.assertIn(count, (5, 6))
+                self.assertTrue(interrupts or step > 4)
+                for n, text in zip(range(count - 3, count + 1), (b"b", b"c", b"d", b"e")):
+                    at = 8 * lane.slot(n)
+                    slot = Slot.from_buffer_copy(lane.memory[at:at + SLOT_HEAD])
+                    self.assertEqual((slot.seq, slot.length), (2 * n, 1))
+                    self.assertEqual(bytes(lane.memory[at + SLOT_HEAD:at + SLOT_HEAD + 1]), text)
+                reader.close()
+                segment.close()
 
     @staticmethod
     def packer(steps: List[str]) -> Callable:
@@ -578,6 +627,26 @@ class Receiving(LibraryTest):
         self.assertIsNone(segment.receive(0))  # head decides
         segment._words[segment._up.head] = 2
         self.assertEqual(bytes(segment.receive(0).payload), b"two")
+
+    def test_at_once(self) -> None:
+        """receive(0) never sleeps."""
+        for wait in ("block", "spin"):
+            segment = self.segment(receive=True, wait=wait)
+            with mock.patch.object(shmprueba, "futex") as futex, \
+                    mock.patch.object(shmprueba.time, "sleep") as nap:
+                self.assertIsNone(segment.receive(0))
+                futex.assert_not_called()
+                nap.assert_not_called()
+            segment.close()
+
+    def test_a_closed_one_is_refused(self) -> None:
+        segment = self.segment(receive=True)
+        reader = Reader(self.name)
+        segment.close()
+        reader.close()
+        for verb in (segment.reserve, segment.warm, segment.receive, lambda: segment.send(b"x"),
+                     lambda: segment.commit(1), lambda: segment.release(None), reader.receive):
+            self.fails("usage", "closed", verb)
 
     def test_without_receive_nobody_receives(self) -> None:
         segment = self.segment()

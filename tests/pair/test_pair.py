@@ -352,9 +352,9 @@ class Stress(PairTest):
                 self.two_slots(program)
 
     def two_slots(self, program: List[str]) -> None:
-        host = self.start(program + ["--name", self.name, "--slots", "2", "--size", "16384",
-                                     "--rate", "0", "--count", "30000", "--wait-client", "--json",
-                                     "--crc"])
+        host = self.start(self.host_words("--slots", 2, "--size", 16384, "--rate", 0, "--count",
+                                          30000, "--wait-client", "--json", "--crc",
+                                          program=program))
         self.wait_live()
         client = self.finish_json(self.client("--count", 0, "--verify", "--json", "--wait", "spin"))
         published = self.finish_json(host)["published"]
@@ -416,10 +416,10 @@ class BothWays(PairTest):
         for size, slots, count, program in ((64, 1024, 3000, HOST), (1 << 20, 2, 50, HOST),
                                             (1, 2, 500, HOST), (64, 2, 3000, WEAK_HOST)):
             with self.subTest(size=size, program=program):
-                host = self.finish_json(self.start(program + [
-                    "--name", self.name, "--echo", "--size", str(size), "--slots", str(slots),
-                    "--count", str(count), "--rate", "0", "--json", "--crc",
-                    "--", *CLIENT, "--echo", "--count", "0", "--quiet", self.name]))
+                host = self.finish_json(self.start(self.host_words(
+                    "--echo", "--size", size, "--slots", slots, "--count", count, "--rate", 0,
+                    "--json", "--crc", "--", *CLIENT, "--echo", "--count", 0, "--quiet",
+                    self.name, program=program)))
                 self.assertEqual((host["published"], host["received"], host["echo_errors"]),
                                  (count, count, 0))
                 self.assertEqual(set(host), Smoke.HOST_KEYS | self.ROUND_TRIP)
@@ -474,6 +474,14 @@ class BothWays(PairTest):
         client.send_signal(signal.SIGCONT)
         _, err = self.finish(client, 6)
         self.one_line(err, "the host dropped this client")
+
+    def test_echo_after_another_sender(self) -> None:
+        """What an earlier sender left on the up lane is not taken for the client's answers."""
+        host = self.echo_host("--count", 50)
+        self.finish(self.client("--source", self.file("in", b"x" * 300), "--timeout", 0.5), 3)
+        client = self.client("--echo", "--count", 0, "--quiet")
+        self.assertEqual(self.finish_json(host)["echo_errors"], 0)
+        self.finish(client)
 
     def test_echo_nobody_echoes(self) -> None:
         """Whoever reads and does not echo is found out at once, not after --stall-timeout."""
@@ -654,8 +662,8 @@ class Blocking(PairTest):
         there."""
         count = 5000
         for program in (HOST, WEAK_HOST):
-            host = self.start(program + ["--name", self.name, "--echo", "--wait", "block", "--rate",
-                                         "0", "--count", str(count), "--json"])
+            host = self.start(self.host_words("--echo", "--wait", "block", "--rate", 0, "--count",
+                                              count, "--json", program=program))
             self.wait_live()
             client = self.client("--echo", "--wait", "block", "--count", 0, "--json")
             host_result, client_result = self.finish_json(host), self.finish_json(client)

@@ -66,6 +66,7 @@ class Stopped(PairTest):
                                   ^ client_first):
                     os.kill(pid, signal.SIGCONT)
                     time.sleep(.02)
+                os.killpg(host.pid, signal.SIGCONT)  # the resource tracker, too: it holds our pipes
                 result = self.finish_json(host)
                 self.assertEqual(result["messages"], 3000)
                 if options:

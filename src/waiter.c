@@ -45,7 +45,7 @@ static int host_cpu(const struct shm_waiter *waiter)
 {
     const struct shm_status *status = waiter->lane->segment->status;
 
-    return (int)atomic_load_explicit(&status->cpu, memory_order_relaxed) - 1;
+    return (int)(atomic_load_explicit(&status->cpu, memory_order_relaxed) - 1u);
 }
 
 #ifdef __linux__

@@ -31,7 +31,7 @@ def fence() -> None:
 
 
 def is_whole(copy: numpy.ndarray, n: int) -> bool:
-    return (int(copy[:8].view("u8")[0]) == n
+    return (len(copy) >= 64 and int(copy[:8].view("u8")[0]) == n
             and numpy.array_equal(copy[64:], pattern[n % 251:][64:len(copy)]))
 
 

@@ -293,7 +293,7 @@ def write_files(folder: str, printed: str, rounds: List[Figures]) -> None:
     for mode, name in (("adaptive", "**`adaptive`, the default**"), ("spin", "`spin`"),
                        ("block", "`block`")):
         p50, p90 = (short(middle(f"1000 {mode} {p}"), 1e-3) for p in ("p50", "p90"))
-        headline.append(f"| {name} | {p50} / {p90} us | {middle(f'1000 {mode} cpu'):.2g} % |")
+        headline.append(f"| {name} | {p50} / {p90} us | {middle(f'1000 {mode} cpu'):.3g} % |")
     os.makedirs(folder, exist_ok=True)
     for name, text in (("waiting.txt", printed), ("waiting.csv", csv),
                        ("headline.md", "\n".join(headline))):

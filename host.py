@@ -220,18 +220,17 @@ class Host:
         now = self.segment.consumer
         return not now or now.epoch != consumer.epoch
 
-    def publisher(self, fill: Fill, rehearses: bool) -> Callable[[int], int]:
-        """Returns publish(n). It publishes message n when --rate says (0: at once), records its
-        duration without the wait, and returns when it would have begun without the wait. While it
-        waits it may rehearse, that is run the same code without the last stores: code that has just
-        run takes half as long."""
+    def publisher(self, fill: Fill, rehearses: bool) -> Callable[[int], Tuple[int, int]]:
+        """Returns publish(n). It publishes message n when --rate says (0: at once), and returns
+        when it would have begun without the wait, and when it ended. While it waits it may
+        rehearse, that is run the same code without the last stores: code that has just run takes
+        half as long."""
         segment, now, rate, start, due = self.segment, clock, self.options.rate, clock(), 0
         reserve, commit, warm = segment.reserve, segment.commit, segment.warm
-        record = self.publish_ns.record
         # Do not ask the affinity: if the host is pinned to one CPU, its client has another one.
         rehearses = rehearses and self.options.size <= 4096 and (os.cpu_count() or 1) > 1
 
-        def publish(n: int) -> int:
+        def publish(n: int) -> Tuple[int, int]:
             nonlocal due
             if rate:
                 due = start + int((n - 1) * (1e9 / rate))
@@ -245,9 +244,7 @@ class Host:
                     break
                 warm()
             commit(length, due)
-            begin += max(due - ready, 0)
-            record(now() - begin)
-            return begin
+            return begin + max(due - ready, 0), now()
 
         return publish
 
@@ -300,7 +297,8 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
         while n < options.count:
             wait_for_data()
             n += 1
-            publish_one(n)
+            begin, end = publish_one(n)
+            host.publish_ns.record(end - begin)
             if regular and not options.rate:  # time one message, then publish for 1 ms untimed
                 begin = clock()
                 for n in range(n + 1, min(n + burst, options.count) + 1):
@@ -330,8 +328,8 @@ def echo(host: Host) -> None:
     while host.received < options.count:
         check()
         n = host.received + 1
-        begin = publish_one(n)
-        patience.restart(clock())
+        begin, end = publish_one(n)
+        patience.restart(end)
         while not segment.receive(0.05):
             if patience.spent(clock()) > options.stall_timeout * 1e9:
                 segment.drop(f"did not answer for {options.stall_timeout:g} s")
@@ -343,6 +341,7 @@ def echo(host: Host) -> None:
                     raise Error("dropped", f"message {n} did not come back: its client reads, but "
                                            "does not echo; start cliente_c --echo")
         host.round_trip.record(clock() - begin)
+        host.publish_ns.record(end - begin)
         fill(expected, n)
         reply = segment.receive(0)  # the same reply
         same = reply.payload == expected

@@ -404,17 +404,18 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         if not 0 <= length <= room:
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
         crc = crc32(view[:length], m & 0xffffffff) if crc_on else 0
+        even, stamp_at = seq + 1, slot + 1
         stamp = now()
         pack(memory, fields_at, stamp, due_ns or stamp, length, crc)
         if stamp < due_ns and publish:
             if due_ns - stamp > 20_000:           # else the call would take too long
                 segment.wait_until(due_ns)
             while stamp < due_ns:                 # few steps between the time stamp and head
-                words[slot + 1] = stamp = now()
+                words[stamp_at] = stamp = now()
         if weak:
             release(); acquire()                  # SYNC F2: pairs with "seq load"
         if publish:
-            words[slot] = seq + 1                 # SYNC seq = 2n
+            words[slot] = even                    # SYNC seq = 2n
             words[head] = m                       # SYNC head = n: pairs with "head load"
             m, seq, room = m + 1, seq + 2, -1
         half, other_half = other_half, half       # first: a signal could part it from the call

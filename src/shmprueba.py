@@ -958,6 +958,7 @@ class Reader(AbstractContextManager):
         if state == STARTING:
             return "its host has not finished starting"
         h = Header.from_buffer_copy(head)
+        schema = h.schema.decode("latin-1")
         a_power = 2 <= h.slot_count <= 65536 and not h.slot_count & h.slot_count - 1
         for good, why in (
                 (h.magic == MAGIC, "not made by shmprueba; choose another name"),
@@ -966,15 +967,15 @@ class Reader(AbstractContextManager):
                  and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
                  and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride
                  and h.total_size <= os.fstat(fd).st_size, "impossible sizes; restart its host"),
-                (self._wanted in (None, h.schema.decode("latin-1")),
-                 f"its schema is {h.schema!r}, this was written for {self._wanted!r}")):
+                (self._wanted in (None, schema), f"its schema is {schema!r}, this was written for "
+                 f"{self._wanted!r}")):
             if not good:
                 self.close()
                 raise Error("refused", "refused: " + why)
         memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
         self._lane = Lane(memory, h, index)
         self._words, self._ints = self._lane.words, self._lane.ints
-        self.schema, self.session = h.schema.decode("latin-1"), h.session
+        self.schema, self.session = schema, h.session
         return "" if state == LIVE and self._roles.held(HOST) else (
             "its host has ended, or died and left it; start it again")
 

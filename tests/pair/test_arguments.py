@@ -34,7 +34,7 @@ class Arguments(PairTest):
                       ["--size", "1e3"], ["--stall-timeout", "0"], ["--rate", "1e-310"],
                       ["--input", ""], ["--sink", ""]):
             self.host_refuses(command + words, words[0])
-        self.host_refuses(command + ["--wait", "yield"], "--wait", "'spin', 'block'")
+        self.host_refuses(command + ["--wait", "yield"], "--wait", "choose from", "spin", "block")
         for gone in ("--cpu", "--frobnicate", "--siz=3"):  # no abbreviations
             self.host_refuses(command + [gone], gone)
         self.host_refuses(command + ["trailing"], "trailing")

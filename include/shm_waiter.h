@@ -34,15 +34,16 @@ struct shm_waiter {
     enum shm_wait_phase phase;
     unsigned looks;
 
-    /* Learned so far: when the last message was published, and the gap to the next one. */
-    uint64_t published_ns, due_ns, gap_ns;
+    /* Learned so far: of the last message, when it was due, and how late it was published; the gap
+     * to the next one, and when that one is expected. */
+    uint64_t due_ns, late_ns, gap_ns, expected_ns;
     uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
     unsigned blocked;     /* messages still to block for */
-    unsigned penalty;     /* messages to block for after the next miss: 0, 1, 3, 7 ... 255 */
+    unsigned penalty; /* messages to block for after the next spin in vain: 0, 1, 3, 7 ... 255 */
 
-    /* Messages found by spinning, and after a sleep; spins that lost their CPU; sleeps that timed
-     * out although the message was there. */
-    uint64_t found_spinning, found_sleeping, displaced, missed_wakeups;
+    /* Messages found by spinning, and after a sleep; spins that lost their CPU, in all and while it
+     * kept off the host's; sleeps that timed out although the message was there. */
+    uint64_t found_spinning, found_sleeping, displaced, displaced_off, missed_wakeups;
 };
 
 /* Prepares to wait on this lane. Each wait calls idle of the lane's segment at each check. */

@@ -23,8 +23,7 @@
 #define DISPLACED_NS      1000000u    /* a spin that is interrupted for longer shares its CPU */
 #define FOREIGN_NS        1000000000u /* a time stamp this far away is another clock's */
 #define MISSED_NS         10000000u   /* a message there for so long should have woken us */
-#define PENALTY_MOST      255u        /* messages to block for, at most, after misses in a row */
-#define DISPLACED         64u         /* messages to block for after a spin that lost its CPU */
+#define PENALTY_MOST      255u        /* messages to block for, at most, after spins in vain */
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -62,12 +61,13 @@ static int usable_cpus(const struct shm_waiter *waiter, cpu_set_t *cpus)
 #endif
 
 /* A scheduler that saves energy puts two processes that mostly sleep on one CPU, where they delay
- * each other. So keep off the host's CPU. But if one spin in 64 loses its CPU nevertheless, many
- * readers share the other CPUs, and need the host's CPU, too. */
+ * each other. So keep off the host's CPU. But if its spins lose their CPU there for one message in
+ * 64, many readers share the other CPUs, and need the host's CPU, too. */
 static void keep_off_host(struct shm_waiter *waiter)
 {
 #ifdef __linux__
-    const bool crowded = 64 * waiter->displaced > waiter->found_spinning;
+    const uint64_t found = waiter->found_spinning + waiter->found_sleeping;
+    const bool crowded = 64 * waiter->displaced_off > found;
     const int host = host_cpu(waiter), off = waiter->off_cpu;
     cpu_set_t cpus;
 
@@ -148,8 +148,7 @@ static void enter(struct shm_waiter *waiter, enum shm_wait_phase phase, uint64_t
 /* Chooses how to wait for the next message. */
 static void plan(struct shm_waiter *waiter)
 {
-    const uint64_t expected_ns = waiter->published_ns + waiter->gap_ns;
-    const uint64_t lateness_ns = waiter->lateness_ns;
+    const uint64_t expected_ns = waiter->expected_ns, lateness_ns = waiter->lateness_ns;
     const int host = host_cpu(waiter), only = waiter->only_cpu;
 
     waiter->one_cpu = only >= 0 && (host < 0 || host == only);
@@ -169,7 +168,15 @@ static void plan(struct shm_waiter *waiter)
         enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
 }
 
-/* Has a spin lost its CPU since the clock was last read? Then other programs need that CPU. */
+/* Ends a spin in vain: the host is late, or another program needs this CPU. Once is no reason to
+ * block for longer than this message. */
+static void spun_in_vain(struct shm_waiter *waiter)
+{
+    waiter->blocked = waiter->penalty + 1; /* + 1: the message at hand */
+    waiter->penalty = (unsigned)least(2 * waiter->penalty + 1, PENALTY_MOST);
+}
+
+/* Has a spin lost its CPU since the clock was last read? */
 static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
 {
     const bool spinner = waiter->mode == SHM_WAIT_SPIN;
@@ -178,7 +185,8 @@ static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
     if (waiter->phase != SHM_PHASE_SPIN || now_ns - waiter->now_ns <= most_ns)
         return false;
     waiter->displaced++;
-    waiter->blocked = DISPLACED;
+    waiter->displaced_off += waiter->off_cpu >= 0;
+    spun_in_vain(waiter);
     return true;
 }
 
@@ -187,10 +195,8 @@ static void advance(struct shm_waiter *waiter)
 {
     if (waiter->phase == SHM_PHASE_DOZE) /* even if a message ended it, but later */
         learn_lateness(waiter, waiter->now_ns - waiter->until_ns);
-    if (waiter->phase == SHM_PHASE_SPIN) {     /* a miss: the host is late */
-        waiter->blocked = waiter->penalty + 1; /* + 1: the message at hand */
-        waiter->penalty = (unsigned)least(2 * waiter->penalty + 1, PENALTY_MOST);
-    }
+    if (waiter->phase == SHM_PHASE_SPIN)
+        spun_in_vain(waiter);
     if (waiter->phase == SHM_PHASE_LOOK)
         enter(waiter, SHM_PHASE_SLEEP, UINT64_MAX);
     else
@@ -228,21 +234,27 @@ static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout
 static void learn(struct shm_waiter *waiter, const struct shm_message *message, bool waited)
 {
     const uint64_t now_ns = message->seen_ns, gap_ns = message->due_ns - waiter->due_ns;
-    const bool foreign = now_ns - message->timestamp_ns + FOREIGN_NS > 2ull * FOREIGN_NS;
+    const uint64_t published_ns = message->timestamp_ns;
+    const uint64_t late_ns = published_ns - least(published_ns, message->due_ns);
+    const bool foreign = now_ns - published_ns + FOREIGN_NS > 2ull * FOREIGN_NS;
 
     waiter->gap_ns = (int64_t)gap_ns < 0 ? 0 : least(gap_ns, GAP_MOST_NS);
+    /* The host will be as late as it was for the last two messages: if it was late only for one of
+     * them, that was an exception. */
+    waiter->expected_ns = waiter->gap_ns + (foreign ? now_ns : published_ns) -
+                          (late_ns - least(late_ns, waiter->late_ns));
+    waiter->late_ns = late_ns;
     waiter->due_ns = message->due_ns;
-    waiter->published_ns = foreign ? now_ns : message->timestamp_ns;
-    waiter->blocked -= waiter->blocked > 0;
-    if (!waited)
-        return;
-    waiter->found_sleeping += waiter->slept;
-    waiter->found_spinning += !waiter->slept;
-    if (waiter->slept)
-        waiter->missed_wakeups +=
-            !foreign && waiter->timed_out_ns > message->timestamp_ns + MISSED_NS;
-    else if (!is_displaced(waiter, now_ns) && waiter->phase == SHM_PHASE_SPIN)
-        waiter->penalty = 0; /* a catch */
+    if (waited && waiter->slept) {
+        waiter->found_sleeping++;
+        waiter->missed_wakeups += !foreign && waiter->timed_out_ns > published_ns + MISSED_NS;
+    } else if (waited) {
+        waiter->found_spinning++;
+        if (!is_displaced(waiter, now_ns) && waiter->phase == SHM_PHASE_SPIN)
+            waiter->penalty = 0; /* a catch */
+    }
+    if (waiter->mode != SHM_WAIT_SPIN) /* there, plan naps once for it */
+        waiter->blocked -= waiter->blocked > 0;
 }
 
 /* ---- the loops ---- */

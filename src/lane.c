@@ -77,7 +77,7 @@ static bool is_held(const struct shm_lane *lane, uint64_t place)
 /* Takes the producer's role, and loads head again: an earlier producer may have moved it. */
 static enum shm_result become_producer(struct shm_lane *lane)
 {
-    enum shm_result result = shm_role_take(&lane->segment->roles, PRODUCER_OF(lane));
+    enum shm_result result = shm_role_take(lane->segment, PRODUCER_OF(lane));
 
     if (result == SHM_OK) {
         result = shm_lane_open(lane, lane->segment, lane->index);
@@ -112,14 +112,14 @@ static enum shm_result take_place(struct shm_lane *lane)
 
 enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uint32_t *other)
 {
-    struct shm_roles *roles = &lane->segment->roles;
+    struct shm_segment *segment = lane->segment;
     const enum shm_role consumer = CONSUMER_OF(lane);
 
     *other = LOAD(&lane->shared->pid, relaxed);
     if (is_held(lane, LOAD(&lane->shared->place, acquire)))
         /* Role free: its holder died. The host must drop it first, or would not count that. */
-        return shm_role_is_held(roles, consumer) ? SHM_BUSY : SHM_AGAIN;
-    enum shm_result result = shm_role_take(roles, consumer);
+        return shm_role_is_held(segment, consumer) ? SHM_BUSY : SHM_AGAIN;
+    enum shm_result result = shm_role_take(segment, consumer);
     if (result != SHM_OK)
         return result;
     if (echo != NULL) {
@@ -132,7 +132,7 @@ enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uin
         if (echo != NULL)
             shm_lane_leave(echo);
         shm_lane_leave(lane);
-        shm_role_leave(roles, consumer);
+        shm_role_leave(segment, consumer);
     }
     return result;
 }
@@ -144,10 +144,10 @@ void shm_lane_leave(struct shm_lane *lane)
             SHM_PLACE((uint16_t)(lane->epoch + 1u), (lane->next - 1) & SHM_POSITION_MASK);
         /* Store the place first: if the role is free but the place is held, its holder is dead. */
         STORE(&lane->shared->place, left, release);
-        shm_role_leave(&lane->segment->roles, CONSUMER_OF(lane));
+        shm_role_leave(lane->segment, CONSUMER_OF(lane));
     }
     if (lane->produces)
-        shm_role_leave(&lane->segment->roles, PRODUCER_OF(lane));
+        shm_role_leave(lane->segment, PRODUCER_OF(lane));
     lane->epoch = 0;
     lane->produces = false;
 }

@@ -90,8 +90,7 @@ static struct shm_segment heap_segment(const struct shm_header *header)
 
 static void free_segment(struct shm_segment *segment)
 {
-    shm_roles_close(&segment->roles);
-    close(segment->roles.object);
+    shm_roles_close(segment);
     free(segment->base);
 }
 
@@ -99,15 +98,17 @@ static void free_segment(struct shm_segment *segment)
 static struct shm_segment shared_segment(const char *name, const struct shm_header *header,
                                          size_t size)
 {
-    struct shm_segment segment = {.header = *header, .size = size};
+    struct shm_segment segment = {.header = *header, .object_size = size};
+    const int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
 
-    segment.fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    CHECK(segment.fd >= 0);
-    segment.base = ftruncate(segment.fd, (off_t)size) == 0
-                       ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0)
+    CHECK(fd >= 0);
+    snprintf(segment.name, sizeof segment.name, "%s", name);
+    segment.base = ftruncate(fd, (off_t)size) == 0
+                       ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
                        : MAP_FAILED;
-    if (segment.base == MAP_FAILED || shm_roles_open(&segment.roles, name, &segment.fd) != SHM_OK ||
-        shm_role_take(&segment.roles, SHM_ROLE_HOST) != SHM_OK) {
+    close(fd);
+    if (segment.base == MAP_FAILED || shm_roles_open(&segment) != SHM_OK ||
+        shm_role_take(&segment, SHM_ROLE_HOST) != SHM_OK) {
         shm_unlink(name);
         perror("hostile: cannot make a segment");
         exit(1);
@@ -300,7 +301,7 @@ static int headers(uint64_t rounds)
         mutate(ours.base, &ours.header);
         const bool dead = below(8) == 0; /* its host, as the kernel sees it */
         if (dead)
-            shm_role_leave(&ours.roles, SHM_ROLE_HOST);
+            shm_role_leave(&ours, SHM_ROLE_HOST);
 
         struct shm_segment segment = {.fd = -1};
         const enum shm_result result = shm_segment_attach(&segment, name, NULL, 0);
@@ -310,12 +311,12 @@ static int headers(uint64_t rounds)
               result == SHM_REFUSED || (result == SHM_DIED && dead));
         if (result == SHM_OK) {
             accepted++;
-            CHECK(!dead && segment.size == segment.header.total_size && segment.size <= OBJECT);
+            CHECK(!dead && segment.header.total_size <= OBJECT);
             read_lane(&segment);
             shm_segment_detach(&segment);
         }
         if (dead)
-            CHECK(shm_role_take(&ours.roles, SHM_ROLE_HOST) == SHM_OK);
+            CHECK(shm_role_take(&ours, SHM_ROLE_HOST) == SHM_OK);
         check_on_the_heap(ours.base, OBJECT);
     }
     shm_unlink(name);

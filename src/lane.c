@@ -24,7 +24,9 @@
 
 static struct shm_slot *slot_of(const struct shm_lane *lane, uint64_t n)
 {
-    return (void *)(lane->slots + (n & (lane->slot_count - 1)) * lane->slot_stride);
+    const struct shm_header *header = &lane->segment->header;
+
+    return (void *)(lane->slots + (n & (header->slot_count - 1)) * header->slot_stride);
 }
 
 /* Begins to read, or to write, after the last published message. */
@@ -46,10 +48,6 @@ enum shm_result shm_lane_open(struct shm_lane *lane, struct shm_segment *segment
         .shared = (void *)(bytes + SHM_LANE_AT(index)),
         .slots = bytes + SHM_SLOTS_AT(index, header->slot_count, header->slot_stride),
         .index = index,
-        .slot_count = header->slot_count,
-        .slot_stride = header->slot_stride,
-        .capacity = header->payload_capacity,
-        .crc = header->flags & SHM_FLAG_CRC,
     };
     return begin_at_head(lane);
 }
@@ -176,14 +174,15 @@ static enum shm_result load_head(struct shm_lane *lane)
 static enum shm_result lapped(struct shm_lane *lane)
 {
     const enum shm_result result = load_head(lane);
+    const uint32_t half_a_ring = lane->segment->header.slot_count / 2;
     uint64_t next = lane->next + 1;
 
     if (result != SHM_OK)
         return result;
     /* Go on half a ring before head: the oldest message would be overwritten, too, before we read
      * it. With newest, shm_lane_newest goes on to head, and counts as skipped, not as lost. */
-    if (!lane->newest && lane->head + 1 > next + lane->slot_count / 2)
-        next = lane->head + 1 - lane->slot_count / 2;
+    if (!lane->newest && lane->head + 1 > next + half_a_ring)
+        next = lane->head + 1 - half_a_ring;
     lane->lost += next - lane->next;
     lane->next = next;
     return SHM_LAPPED;
@@ -210,7 +209,7 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
     message->length = LOAD(&slot->length, relaxed);
     message->crc32 = LOAD(&slot->crc32, relaxed);
     message->payload = slot->payload;
-    if (message->length <= lane->capacity)
+    if (message->length <= lane->segment->header.payload_capacity)
         return SHM_OK;
     message->length = 0; /* overwritten, or damaged? */
     result = shm_lane_confirm(lane, message);
@@ -233,8 +232,9 @@ enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *messa
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message)
 {
     const struct shm_slot *slot = slot_of(lane, message->n);
-    const bool matches = !lane->crc || shm_crc32(message->payload, message->length,
-                                                 (uint32_t)message->n) == message->crc32;
+    const bool has_crc = lane->segment->header.flags & SHM_FLAG_CRC;
+    const bool matches = !has_crc || shm_crc32(message->payload, message->length,
+                                               (uint32_t)message->n) == message->crc32;
 
     /* SYNC R4 (acquire fence): pairs with F1, and with the fence after "dropped". Without it "seq
      * again" could be loaded before the payload was read, and would prove nothing; an acquire load
@@ -325,9 +325,9 @@ bool shm_lane_writable(struct shm_lane *lane)
     const uint64_t place = LOAD(&lane->shared->place, acquire);
     if (!is_held(lane, place))
         /* Nobody to wait for. A later claim begins with message next or later. */
-        lane->limit = lane->next + lane->slot_count - 1;
+        lane->limit = lane->next + lane->segment->header.slot_count - 1;
     else if (SHM_POSITION(place) < lane->next) /* else claiming, or damaged: keep the limit */
-        lane->limit = SHM_POSITION(place) + lane->slot_count;
+        lane->limit = SHM_POSITION(place) + lane->segment->header.slot_count;
     return lane->next <= lane->limit;
 }
 
@@ -348,7 +348,8 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
 {
     struct shm_slot *slot = slot_of(lane, lane->next);
     const uint64_t n = lane->next++;
-    const uint32_t crc32 = lane->crc ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
+    const bool has_crc = lane->segment->header.flags & SHM_FLAG_CRC;
+    const uint32_t crc32 = has_crc ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
     const uint64_t now_ns = shm_clock_now_ns();
 
     STORE(&slot->length, length, relaxed);

@@ -9,7 +9,6 @@
 
 #include "shm_clock.h"
 #include "shm_layout.h"
-#include "shm_name.h"
 
 /* ---- results: X(result, value, what shm_result_text says, the end of a sentence) ---- */
 
@@ -19,8 +18,7 @@
     X(SHM_EMPTY, -1, "nothing new")                                                                \
     X(SHM_FULL, -2, "full: the consumer has not released the slot")                                \
     X(SHM_LAPPED, -3, "overwritten before it was read") /* counted in lost; reading goes on */     \
-    X(SHM_AGAIN, -4, "not settled yet") /* the host has not dropped a dead consumer, or does       \
-                                           not receive */                                          \
+    X(SHM_AGAIN, -4, "not settled yet") /* a dead consumer to be dropped, or no receiver */        \
     X(SHM_ABSENT, -5, "no host: there is no such segment")                                         \
     X(SHM_STARTING, -6, "its host has not finished starting")                                      \
     X(SHM_STALLED, -7, "its host is stalled") /* it lives, but its heartbeat stands still */       \
@@ -41,6 +39,22 @@
 enum shm_result { SHM_RESULTS(SHM_RESULT) };
 
 const char *shm_result_text(enum shm_result result);
+
+/* ---- names ---- */
+
+#ifdef __APPLE__
+#define SHM_ON_MACOS true
+#else
+#define SHM_ON_MACOS false
+#endif
+/* With the slash. Linux: NAME_MAX after it (tmpfs); macOS: PSHMNAMLEN (bsd/kern/posix_shm.c). */
+#define SHM_NAME_MAX_LINUX 256u
+#define SHM_NAME_MAX_MACOS 31u
+#define SHM_NAME_SIZE      (SHM_NAME_MAX_LINUX + 1)
+
+/* Puts exactly one slash before in[0 ... length) and checks the rest,.
+ * @return NULL; or what is wrong, as the second half of a sentence, and out is "" */
+const char *shm_name_normalise(bool macos, const char *in, size_t length, char out[SHM_NAME_SIZE]);
 
 /* ---- a segment ---- */
 

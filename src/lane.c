@@ -262,7 +262,6 @@ void shm_lane_release(struct shm_lane *lane, const struct shm_message *message)
 
 /* ---- sleeping and waking ---- */
 
-#if SHM_HAS_FUTEX
 /* FUTEX_WAIT: sleeps while the low half of head is value. FUTEX_WAKE: wakes at most value sleepers.
  * Not FUTEX_PRIVATE: the other side is another process. */
 static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
@@ -270,9 +269,12 @@ static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
 {
     uint32_t *low_half = (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
 
+#if SHM_HAS_FUTEX
     return syscall(SYS_futex, low_half, operation, value, longest, NULL, 0);
-}
+#else
+    return (void)low_half, (void)operation, (void)value, (void)longest, 0;
 #endif
+}
 
 bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 {
@@ -283,7 +285,6 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 
     if (naps)
         return nanosleep(&longest, NULL) == 0;
-#if SHM_HAS_FUTEX
     struct shm_lane_block *shared = lane->shared;
     uint64_t wish = LOAD(&shared->wish, relaxed);
     /* Raise wish to a maximum, and never clear it: no sleeper can undo the wish of another. */
@@ -297,9 +298,6 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
     const uint64_t head = LOAD(&shared->head, relaxed);
     return head < lane->next && futex(&shared->head, FUTEX_WAIT, (uint32_t)head, &longest) != 0 &&
            errno == ETIMEDOUT;
-#else
-    return false;
-#endif
 }
 
 /* ---- writing ---- */
@@ -366,9 +364,7 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
     atomic_thread_fence(memory_order_seq_cst);
     if (LOAD(&lane->shared->wish, relaxed) > lane->woken) {
         lane->woken = n; /* not wish: that sleeper may not be in the futex queue yet */
-#if SHM_HAS_FUTEX
         futex(&lane->shared->head, FUTEX_WAKE, INT_MAX, NULL);
-#endif
     }
 }
 

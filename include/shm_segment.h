@@ -52,7 +52,7 @@ const char *shm_result_text(enum shm_result result);
 #define SHM_NAME_MAX_MACOS 31u
 #define SHM_NAME_SIZE      (SHM_NAME_MAX_LINUX + 1)
 
-/* Puts exactly one slash before in[0 ... length) and checks the rest,.
+/* Puts exactly one slash before in[0 ... length) and checks the rest.
  * @return NULL; or what is wrong, as the second half of a sentence, and out is "" */
 const char *shm_name_normalise(bool macos, const char *in, size_t length, char out[SHM_NAME_SIZE]);
 
@@ -107,8 +107,8 @@ enum shm_result shm_segment_check(struct shm_segment *segment);
  * @return SHM_OK, SHM_STALLED, SHM_ENDED, SHM_DIED or SHM_REFUSED, and segment->why */
 enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns);
 
-/* Handles SIGBUS for the whole process, for the segment that it attaches last: if another process
- * truncates the object, the map becomes zeros, and shm_segment_host returns SHM_REFUSED. */
+/* Handles SIGBUS, for the whole process, for one segment: the one that was attached last. If
+ * another process truncates it, its map becomes zeros, and shm_segment_host returns SHM_REFUSED. */
 void shm_segment_guard(void);
 
 /* Unmaps, closes, and so leaves every role. A forked child calls it to drop what it inherited: the
@@ -128,11 +128,12 @@ enum shm_role {
     SHM_ROLE_RECEIVER, /* consumer of the up lane: the host, where it receives */
 };
 
-/* Opens the object segment->name, and the lock file where roles need one; attach does that. Close
- * them in any case.
+/* Opens the object segment->name, and the lock file where roles need one. Attach does that.
  * @return SHM_OK; SHM_REFUSED: the lock file is another user's; SHM_SYSTEM and errno (ENOENT: there
- * is no host) */
+ * is no host). Close them in any case */
 enum shm_result shm_roles_open(struct shm_segment *segment);
+
+/* Closes them, and so leaves every role. Detach does that. */
 void shm_roles_close(struct shm_segment *segment);
 
 /* @return SHM_OK: it is ours; SHM_BUSY: some process holds it; SHM_ABSENT: the name does not lead

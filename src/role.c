@@ -9,13 +9,15 @@
 
 #include "shm_segment.h"
 
-#ifdef __APPLE__
-#define OPEN_FLAGS 0 /* shm_open allows no others there; its descriptor closes on exec */
+#ifdef __linux__
+#define OPEN_FLAGS   (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+#define BY_LOCK_FILE (getenv("SHMPRUEBA_LOCK_FILE") != NULL) /* for tests */
 #else
-#define OPEN_FLAGS (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+#define OPEN_FLAGS   0 /* shm_open of macOS allows no others; its descriptor closes on exec */
+#define BY_LOCK_FILE true
 #endif
-#define OFD_GETLK                                                                                  \
-    36 /* F_OFD_GETLK and F_OFD_SETLK of Linux; not every C library's header has them */
+/* F_OFD_GETLK and F_OFD_SETLK of Linux; not every C library's header has them. */
+#define OFD_GETLK 36
 #define OFD_SETLK 37
 
 /* The kernel releases a process lock (F_SETLK) when the process closes any descriptor of the file,
@@ -78,12 +80,7 @@ enum shm_result shm_roles_open(struct shm_segment *segment)
 {
     segment->lock_fd = -1;
     segment->fd = open_object(segment);
-#ifdef __linux__
-    const bool by_file = getenv("SHMPRUEBA_LOCK_FILE") != NULL; /* for tests */
-#else
-    const bool by_file = true;
-#endif
-    if (segment->fd >= 0 && by_file) {
+    if (segment->fd >= 0 && BY_LOCK_FILE) {
         const enum shm_result result = open_lock_file(segment);
         if (result != SHM_OK)
             return result;

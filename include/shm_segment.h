@@ -75,8 +75,9 @@ struct shm_segment {
     int lock_fd;                     /* has our locks; -1: none yet */
     struct shm_lock_file *lock_file; /* NULL: roles are locks of the object itself */
     unsigned roles;                  /* bit 1 << role: ours */
-    uint64_t object_size;            /* bytes, as the system says; all of them are mapped */
-    void *base;
+    uint64_t object_size;            /* bytes, as the system says */
+    void *base;                      /* the map, and its size in bytes */
+    size_t size;
     struct shm_status *status;
     struct shm_header header;    /* the private, checked copy; the shared one is not read again */
     uint64_t step_ns[SHM_STEPS]; /* what attaching took */

@@ -11,9 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PAGE   4096u     /* the smallest page of any machine */
-#define TRY_NS 4000000u  /* between two tries to attach */
-#define ASK_NS 10000000u /* between two queries of the host's lock */
+#define FIRST_MAP 1048576u  /* bytes to map before the header is checked; often that is all */
+#define PAGE      4096u     /* the smallest page of any machine */
+#define TRY_NS    4000000u  /* between two tries to attach */
+#define ASK_NS    10000000u /* between two queries of the host's lock */
 
 /* The map that on_bus_error guards. */
 static _Atomic uintptr_t guarded_base;
@@ -84,29 +85,37 @@ static enum shm_result stat_object(struct shm_segment *segment)
     return SHM_OK;
 }
 
-static enum shm_result map_object(struct shm_segment *segment)
+static void unmap(struct shm_segment *segment)
 {
-    const size_t size = segment->object_size;
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd, 0);
-
-    if (base == MAP_FAILED)
-        return say(segment, SHM_SYSTEM, "mmap of %zu bytes: %s", size, strerror(errno));
-    segment->base = base;
-    segment->status = (void *)((char *)base + SHM_STATUS_AT);
-    guarded_size = 0; /* first: base and size never belong to two maps */
-    guarded_base = (uintptr_t)base;
-    guarded_size = size;
-    return SHM_OK;
+    if (guarded_base == (uintptr_t)segment->base)
+        guarded_size = 0;
+    if (segment->base != NULL)
+        munmap(segment->base, segment->size);
+    segment->base = NULL;
 }
 
-/* Reads a byte of each page that the header describes, so that no page fault is left for the timed
- * loop. Cheaper than MAP_POPULATE, and macOS has none. */
-static enum shm_result touch_pages(struct shm_segment *segment)
+/* Maps the object, or the begin of a large one: its size may be a lie. Called again once the header
+ * is checked, it maps what that describes, and reads a byte of each page, so that no page fault is
+ * left for the timed loop. (Cheaper than MAP_POPULATE, and macOS has none.) */
+static enum shm_result map_object(struct shm_segment *segment)
 {
-    const volatile unsigned char *bytes = segment->base;
+    const uint64_t total_size = segment->header.total_size, object_size = segment->object_size;
+    const size_t size = total_size ? total_size : object_size < FIRST_MAP ? object_size : FIRST_MAP;
 
-    for (size_t at = 0; at < segment->header.total_size; at += PAGE)
-        (void)bytes[at];
+    if (segment->size < size) {
+        unmap(segment);
+        void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd, 0);
+        if (base == MAP_FAILED)
+            return say(segment, SHM_SYSTEM, "mmap of %zu bytes: %s", size, strerror(errno));
+        segment->base = base;
+        segment->size = size;
+        segment->status = (void *)((char *)base + SHM_STATUS_AT);
+        guarded_size = 0; /* first: base and size never belong to two maps */
+        guarded_base = (uintptr_t)base;
+        guarded_size = size;
+    }
+    for (size_t at = 0; at < total_size; at += PAGE)
+        (void)((volatile unsigned char *)segment->base)[at];
     return SHM_OK;
 }
 
@@ -179,7 +188,7 @@ static enum shm_result try_to_attach(struct shm_segment *segment, const char *na
         enum shm_step step;
     } steps[] = {{open_object, SHM_STEP_OPEN}, {stat_object, SHM_STEP_STAT},
                  {map_object, SHM_STEP_MAP},   {shm_segment_check, SHM_STEP_CHECK},
-                 {touch_pages, SHM_STEP_MAP},  {check_host, SHM_STEP_CHECK}};
+                 {map_object, SHM_STEP_MAP},   {check_host, SHM_STEP_CHECK}};
     enum shm_result result = SHM_OK;
     uint64_t begin_ns = shm_clock_now_ns();
 
@@ -293,11 +302,7 @@ void shm_segment_detach(struct shm_segment *segment)
 {
     if (segment->name[0] == '\0') /* never attached */
         return;
-    if (guarded_base == (uintptr_t)segment->base)
-        guarded_size = 0;
-    if (segment->base != NULL)
-        munmap(segment->base, segment->object_size);
-    segment->base = NULL;
+    unmap(segment);
     shm_roles_close(segment);
 }
 

@@ -313,7 +313,7 @@ static int headers(uint64_t rounds)
               result == SHM_REFUSED || (result == SHM_DIED && dead));
         if (result == SHM_OK) {
             accepted++;
-            CHECK(!dead && segment.header.total_size <= OBJECT && segment.object_size == OBJECT);
+            CHECK(!dead && segment.header.total_size <= OBJECT && segment.size == OBJECT);
             read_lane(&segment);
             shm_segment_detach(&segment);
         }

@@ -193,6 +193,30 @@ static void goes_live_meanwhile(void)
     CHECK(starting > 0 && live > 0);
 }
 
+/* Larger than what is mapped before its size is known; and an object whose size is a lie. */
+static void large(void)
+{
+    const uint64_t total = SHM_HEADER_SIZE + 2ull * FIRST_MAP;
+
+    host_create();
+    CHECK(ftruncate(object, (off_t)total) == 0);
+    host_goes_live();
+    header->slot_count = FIRST_MAP / STRIDE;
+    header->total_size = total;
+    client = (struct shm_segment){0};
+    CHECK(attach(NULL, 0) == SHM_OK && client.size == total);
+    CHECK(((volatile unsigned char *)client.base)[total - 1] == 0);
+    shm_segment_detach(&client);
+    host_goes();
+    host_create();
+    CHECK(ftruncate(object, (off_t)1 << 47) == 0);
+    CHECK(attach(NULL, 0) == SHM_STARTING);
+    host_goes_live();
+    CHECK(attach(NULL, 0) == SHM_OK && client.size == FIRST_MAP); /* the rest is not used */
+    shm_segment_detach(&client);
+    host_goes();
+}
+
 #define REFUSED_WITH(words, ...)                                                                   \
     do {                                                                                           \
         host_goes_live();                                                                          \
@@ -400,6 +424,7 @@ int main(void)
     snprintf(name, sizeof name, "/segment-%x", (unsigned)getpid());
     waits_for_a_host();
     goes_live_meanwhile();
+    large();
     refused();
     schemas();
     ends_and_dies();

@@ -21,6 +21,7 @@
 
 #define PRODUCER_OF(lane) ((lane)->index == SHM_DOWN ? SHM_ROLE_HOST : SHM_ROLE_SENDER)
 #define CONSUMER_OF(lane) ((lane)->index == SHM_DOWN ? SHM_ROLE_CONSUMER : SHM_ROLE_RECEIVER)
+#define HAS_CRC(lane)     (((lane)->segment->header.flags & SHM_FLAG_CRC) != 0)
 
 static struct shm_slot *slot_of(const struct shm_lane *lane, uint64_t n)
 {
@@ -232,9 +233,8 @@ enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *messa
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message)
 {
     const struct shm_slot *slot = slot_of(lane, message->n);
-    const bool has_crc = lane->segment->header.flags & SHM_FLAG_CRC;
-    const bool matches = !has_crc || shm_crc32(message->payload, message->length,
-                                               (uint32_t)message->n) == message->crc32;
+    const bool matches = !HAS_CRC(lane) || shm_crc32(message->payload, message->length,
+                                                     (uint32_t)message->n) == message->crc32;
 
     /* SYNC R4 (acquire fence): pairs with F1, and with the fence after "dropped". Without it "seq
      * again" could be loaded before the payload was read, and would prove nothing; an acquire load
@@ -346,8 +346,7 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
 {
     struct shm_slot *slot = slot_of(lane, lane->next);
     const uint64_t n = lane->next++;
-    const bool has_crc = lane->segment->header.flags & SHM_FLAG_CRC;
-    const uint32_t crc32 = has_crc ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
+    const uint32_t crc32 = HAS_CRC(lane) ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
     const uint64_t now_ns = shm_clock_now_ns();
 
     STORE(&slot->length, length, relaxed);

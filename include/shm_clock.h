@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Both programs must read the same clock. On macOS CLOCK_MONOTONIC has a resolution of only 1 us;
- * CLOCK_UPTIME_RAW, which only macOS has, has the resolution of the hardware. */
+/* Both programs read the same clock. On macOS CLOCK_MONOTONIC has a resolution of only 1 us;
+ * CLOCK_UPTIME_RAW, which only macOS has, has that of the hardware. */
 #ifdef CLOCK_UPTIME_RAW
 #define SHM_CLOCK      CLOCK_UPTIME_RAW
 #define SHM_CLOCK_NAME "CLOCK_UPTIME_RAW"
@@ -17,8 +17,7 @@
 #define SHM_CLOCK_NAME "CLOCK_MONOTONIC"
 #endif
 
-/* @return nanoseconds on the shared clock; cannot fail, both clocks are always there. Not inline: a
- * strict -std=c11 hides the clocks from a user's file. */
+/* @return nanoseconds; cannot fail. Not inline: a strict -std=c11 hides the clocks from a user. */
 uint64_t shm_clock_now_ns(void);
 
 /* How long this process has waited: the sum of the times between checks, each counted as at most

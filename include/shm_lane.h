@@ -2,10 +2,9 @@
  * shm_lane.h - one lane: read it (next, confirm, release), or write it (reserve, commit).
  *
  * A lane is a one-way ring with one producer, any number of readers, and at most one consumer: a
- * reader that holds the lane's place, and for which the producer waits. A struct shm_lane is one
- * side's private view, for one thread. No index, length or offset that is read from the segment
- * after attach is used unchecked. src/lane.c and shmprueba.py mark the steps of the protocol (SYNC)
- * with the names that tests/model uses; tests/model/README.md has the argument.
+ * reader that holds the lane's place, and for which the producer waits. No index, length or offset
+ * that is read from the segment after attach is used unchecked. src/lane.c marks the steps of the
+ * protocol (SYNC) with the names of tests/model, whose README.md has the argument.
  */
 #ifndef SHM_LANE_H
 #define SHM_LANE_H
@@ -30,25 +29,22 @@ struct shm_message {
     const unsigned char *payload; /* in the slot: trust it only after shm_lane_confirm */
 };
 
+/* One side's private view of a lane, for one thread. */
 struct shm_lane {
     struct shm_segment *segment;
     struct shm_lane_block *shared;
     unsigned char *slots;
     enum shm_lane_index index;
-    uint64_t slot_count;
-    size_t slot_stride;
-    uint32_t capacity; /* bytes of payload, at most */
-    bool crc;          /* every message has a CRC-32 */
-    bool newest;       /* set it: shm_receive passes over all but the newest message */
-    uint64_t next;     /* number of the message to read, or to write */
-    uint64_t head;     /* reader: newest head seen */
-    uint16_t epoch;    /* consumer: of its place; 0: a reader, or a producer */
-    bool produces;     /* it holds the producer's role */
-    uint64_t lost;     /* reader: messages overwritten before they were read */
-    uint64_t skipped;  /* reader: passed over for a newer one */
-    uint64_t retries;  /* reader: reads thrown away or repeated */
-    uint64_t limit;    /* producer: messages up to this one need no load of place */
-    uint64_t woken;    /* producer: newest message that sleepers were woken for */
+    bool newest;      /* set it: shm_receive passes over all but the newest message */
+    bool produces;    /* it holds the producer's role */
+    uint16_t epoch;   /* consumer: of its place; 0: a reader, or a producer */
+    uint64_t next;    /* number of the message to read, or to write */
+    uint64_t head;    /* reader: newest head seen */
+    uint64_t lost;    /* reader: messages overwritten before they were read */
+    uint64_t skipped; /* reader: passed over for a newer one */
+    uint64_t retries; /* reader: reads thrown away or repeated */
+    uint64_t limit;   /* producer: messages up to this one need no load of place */
+    uint64_t woken;   /* producer: newest message that sleepers were woken for */
 };
 
 /* Opens a lane of an attached segment. Reading and writing begin after the last message published.
@@ -103,7 +99,7 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns);
 enum shm_result shm_lane_produce(struct shm_lane *lane);
 
 /* Takes the slot of the next message; calling it again before shm_lane_commit takes the same one.
- * @return SHM_OK and *payload has room for capacity bytes, or SHM_FULL */
+ * @return SHM_OK and *payload has room for payload_capacity bytes; or SHM_FULL */
 enum shm_result shm_lane_reserve(struct shm_lane *lane, unsigned char **payload);
 
 /* Publishes it, with its CRC-32 where messages have one, and wakes those that sleep for it.

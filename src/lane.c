@@ -21,10 +21,13 @@
 
 #define PRODUCER_OF(lane) ((lane)->index == SHM_DOWN ? SHM_ROLE_HOST : SHM_ROLE_SENDER)
 #define CONSUMER_OF(lane) ((lane)->index == SHM_DOWN ? SHM_ROLE_CONSUMER : SHM_ROLE_RECEIVER)
+#define HAS_CRC(lane)     (((lane)->segment->header.flags & SHM_FLAG_CRC) != 0)
 
 static struct shm_slot *slot_of(const struct shm_lane *lane, uint64_t n)
 {
-    return (void *)(lane->slots + (n & (lane->slot_count - 1)) * lane->slot_stride);
+    const struct shm_header *header = &lane->segment->header;
+
+    return (void *)(lane->slots + (n & (header->slot_count - 1)) * header->slot_stride);
 }
 
 /* Begins to read, or to write, after the last published message. */
@@ -46,10 +49,6 @@ enum shm_result shm_lane_open(struct shm_lane *lane, struct shm_segment *segment
         .shared = (void *)(bytes + SHM_LANE_AT(index)),
         .slots = bytes + SHM_SLOTS_AT(index, header->slot_count, header->slot_stride),
         .index = index,
-        .slot_count = header->slot_count,
-        .slot_stride = header->slot_stride,
-        .capacity = header->payload_capacity,
-        .crc = header->flags & SHM_FLAG_CRC,
     };
     return begin_at_head(lane);
 }
@@ -77,7 +76,7 @@ static bool is_held(const struct shm_lane *lane, uint64_t place)
 /* Takes the producer's role, and loads head again: an earlier producer may have moved it. */
 static enum shm_result become_producer(struct shm_lane *lane)
 {
-    enum shm_result result = shm_role_take(&lane->segment->roles, PRODUCER_OF(lane));
+    enum shm_result result = shm_role_take(lane->segment, PRODUCER_OF(lane));
 
     if (result == SHM_OK) {
         result = shm_lane_open(lane, lane->segment, lane->index);
@@ -112,14 +111,14 @@ static enum shm_result take_place(struct shm_lane *lane)
 
 enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uint32_t *other)
 {
-    struct shm_roles *roles = &lane->segment->roles;
+    struct shm_segment *segment = lane->segment;
     const enum shm_role consumer = CONSUMER_OF(lane);
 
     *other = LOAD(&lane->shared->pid, relaxed);
     if (is_held(lane, LOAD(&lane->shared->place, acquire)))
         /* Role free: its holder died. The host must drop it first, or would not count that. */
-        return shm_role_is_held(roles, consumer) ? SHM_BUSY : SHM_AGAIN;
-    enum shm_result result = shm_role_take(roles, consumer);
+        return shm_role_is_held(segment, consumer) ? SHM_BUSY : SHM_AGAIN;
+    enum shm_result result = shm_role_take(segment, consumer);
     if (result != SHM_OK)
         return result;
     if (echo != NULL) {
@@ -132,7 +131,7 @@ enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uin
         if (echo != NULL)
             shm_lane_leave(echo);
         shm_lane_leave(lane);
-        shm_role_leave(roles, consumer);
+        shm_role_leave(segment, consumer);
     }
     return result;
 }
@@ -144,10 +143,10 @@ void shm_lane_leave(struct shm_lane *lane)
             SHM_PLACE((uint16_t)(lane->epoch + 1u), (lane->next - 1) & SHM_POSITION_MASK);
         /* Store the place first: if the role is free but the place is held, its holder is dead. */
         STORE(&lane->shared->place, left, release);
-        shm_role_leave(&lane->segment->roles, CONSUMER_OF(lane));
+        shm_role_leave(lane->segment, CONSUMER_OF(lane));
     }
     if (lane->produces)
-        shm_role_leave(&lane->segment->roles, PRODUCER_OF(lane));
+        shm_role_leave(lane->segment, PRODUCER_OF(lane));
     lane->epoch = 0;
     lane->produces = false;
 }
@@ -176,14 +175,15 @@ static enum shm_result load_head(struct shm_lane *lane)
 static enum shm_result lapped(struct shm_lane *lane)
 {
     const enum shm_result result = load_head(lane);
+    const uint32_t half_a_ring = lane->segment->header.slot_count / 2;
     uint64_t next = lane->next + 1;
 
     if (result != SHM_OK)
         return result;
     /* Go on half a ring before head: the oldest message would be overwritten, too, before we read
      * it. With newest, shm_lane_newest goes on to head, and counts as skipped, not as lost. */
-    if (!lane->newest && lane->head + 1 > next + lane->slot_count / 2)
-        next = lane->head + 1 - lane->slot_count / 2;
+    if (!lane->newest && lane->head + 1 > next + half_a_ring)
+        next = lane->head + 1 - half_a_ring;
     lane->lost += next - lane->next;
     lane->next = next;
     return SHM_LAPPED;
@@ -210,7 +210,7 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
     message->length = LOAD(&slot->length, relaxed);
     message->crc32 = LOAD(&slot->crc32, relaxed);
     message->payload = slot->payload;
-    if (message->length <= lane->capacity)
+    if (message->length <= lane->segment->header.payload_capacity)
         return SHM_OK;
     message->length = 0; /* overwritten, or damaged? */
     result = shm_lane_confirm(lane, message);
@@ -233,8 +233,8 @@ enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *messa
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message)
 {
     const struct shm_slot *slot = slot_of(lane, message->n);
-    const bool matches = !lane->crc || shm_crc32(message->payload, message->length,
-                                                 (uint32_t)message->n) == message->crc32;
+    const bool matches = !HAS_CRC(lane) || shm_crc32(message->payload, message->length,
+                                                     (uint32_t)message->n) == message->crc32;
 
     /* SYNC R4 (acquire fence): pairs with F1, and with the fence after "dropped". Without it "seq
      * again" could be loaded before the payload was read, and would prove nothing; an acquire load
@@ -262,7 +262,6 @@ void shm_lane_release(struct shm_lane *lane, const struct shm_message *message)
 
 /* ---- sleeping and waking ---- */
 
-#if SHM_HAS_FUTEX
 /* FUTEX_WAIT: sleeps while the low half of head is value. FUTEX_WAKE: wakes at most value sleepers.
  * Not FUTEX_PRIVATE: the other side is another process. */
 static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
@@ -270,9 +269,12 @@ static long futex(_Atomic uint64_t *head, int operation, uint32_t value,
 {
     uint32_t *low_half = (uint32_t *)(void *)head + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
 
+#if SHM_HAS_FUTEX
     return syscall(SYS_futex, low_half, operation, value, longest, NULL, 0);
-}
+#else
+    return (void)low_half, (void)operation, (void)value, (void)longest, 0;
 #endif
+}
 
 bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 {
@@ -283,7 +285,6 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
 
     if (naps)
         return nanosleep(&longest, NULL) == 0;
-#if SHM_HAS_FUTEX
     struct shm_lane_block *shared = lane->shared;
     uint64_t wish = LOAD(&shared->wish, relaxed);
     /* Raise wish to a maximum, and never clear it: no sleeper can undo the wish of another. */
@@ -297,9 +298,6 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
     const uint64_t head = LOAD(&shared->head, relaxed);
     return head < lane->next && futex(&shared->head, FUTEX_WAIT, (uint32_t)head, &longest) != 0 &&
            errno == ETIMEDOUT;
-#else
-    return false;
-#endif
 }
 
 /* ---- writing ---- */
@@ -325,9 +323,9 @@ bool shm_lane_writable(struct shm_lane *lane)
     const uint64_t place = LOAD(&lane->shared->place, acquire);
     if (!is_held(lane, place))
         /* Nobody to wait for. A later claim begins with message next or later. */
-        lane->limit = lane->next + lane->slot_count - 1;
+        lane->limit = lane->next + lane->segment->header.slot_count - 1;
     else if (SHM_POSITION(place) < lane->next) /* else claiming, or damaged: keep the limit */
-        lane->limit = SHM_POSITION(place) + lane->slot_count;
+        lane->limit = SHM_POSITION(place) + lane->segment->header.slot_count;
     return lane->next <= lane->limit;
 }
 
@@ -348,7 +346,7 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
 {
     struct shm_slot *slot = slot_of(lane, lane->next);
     const uint64_t n = lane->next++;
-    const uint32_t crc32 = lane->crc ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
+    const uint32_t crc32 = HAS_CRC(lane) ? shm_crc32(slot->payload, length, (uint32_t)n) : 0;
     const uint64_t now_ns = shm_clock_now_ns();
 
     STORE(&slot->length, length, relaxed);
@@ -365,9 +363,7 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
     atomic_thread_fence(memory_order_seq_cst);
     if (LOAD(&lane->shared->wish, relaxed) > lane->woken) {
         lane->woken = n; /* not wish: that sleeper may not be in the futex queue yet */
-#if SHM_HAS_FUTEX
         futex(&lane->shared->head, FUTEX_WAKE, INT_MAX, NULL);
-#endif
     }
 }
 

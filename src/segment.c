@@ -11,18 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#ifndef MAP_POPULATE /* Linux: map the pages now, not one fault at a time in the timed loop */
-#define MAP_POPULATE 0
-#endif
+#define FIRST_MAP 1048576u  /* bytes to map before the header is checked; often that is all */
+#define PAGE      4096u     /* the smallest page of any machine */
+#define TRY_NS    4000000u  /* between two tries to attach */
+#define ASK_NS    10000000u /* between two queries of the host's lock */
 
-#define TRY_NS 4000000u  /* between two tries to attach */
-#define ASK_NS 10000000u /* between two queries of the host's lock */
-
-/* The maps of this process, for on_bus_error. An entry is free while size is 0. */
-static struct {
-    _Atomic uintptr_t base;
-    _Atomic size_t size;
-} guarded[16];
+/* The map that on_bus_error guards. */
+static _Atomic uintptr_t guarded_base;
+static _Atomic size_t guarded_size;
 
 #define REFUSE(segment, ...) say(segment, SHM_REFUSED, "refused: " __VA_ARGS__)
 
@@ -48,8 +44,11 @@ uint64_t shm_clock_now_ns(void)
 
 static enum shm_result open_object(struct shm_segment *segment)
 {
-    segment->fd = shm_role_open_object(segment->name);
-    if (segment->fd >= 0)
+    const enum shm_result result = shm_roles_open(segment);
+
+    if (result == SHM_REFUSED)
+        return REFUSE(segment, "its lock file in /tmp is another user's; remove it");
+    if (result == SHM_OK)
         return SHM_OK;
     switch (errno) {
     case ENOENT:
@@ -62,17 +61,7 @@ static enum shm_result open_object(struct shm_segment *segment)
     case EINVAL: /* glibc, for a folder */
     case ELOOP:
     case ENXIO: return REFUSE(segment, "a link, folder or socket has this name; choose another");
-    default: return say(segment, SHM_SYSTEM, "shm_open: %s", strerror(errno));
-    }
-}
-
-static enum shm_result open_roles(struct shm_segment *segment)
-{
-    switch (shm_roles_open(&segment->roles, segment->name, &segment->fd)) {
-    case SHM_OK: return SHM_OK;
-    case SHM_ABSENT: return say(segment, SHM_ABSENT, "no host: it has just gone; start it again");
-    case SHM_REFUSED: return REFUSE(segment, "its lock file in /tmp is another user's; remove it");
-    default: return say(segment, SHM_SYSTEM, "its lock file in /tmp: %s", strerror(errno));
+    default: return say(segment, SHM_SYSTEM, "opening it: %s", strerror(errno));
     }
 }
 
@@ -98,37 +87,35 @@ static enum shm_result stat_object(struct shm_segment *segment)
 
 static void unmap(struct shm_segment *segment)
 {
-    if (segment->base == NULL)
-        return;
-    for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++)
-        if (guarded[i].base == (uintptr_t)segment->base) {
-            guarded[i].base = 0;
-            guarded[i].size = 0;
-        }
-    munmap(segment->base, segment->size);
+    if (guarded_base == (uintptr_t)segment->base)
+        guarded_size = 0;
+    if (segment->base != NULL)
+        munmap(segment->base, segment->size);
     segment->base = NULL;
 }
 
-/* Maps the header; once that is checked, the whole object. */
+/* Maps the object, or the begin of a large one: its size may be a lie. Called again once the header
+ * is checked, it maps what that describes, and reads a byte of each page, so that no page fault is
+ * left for the timed loop. (Cheaper than MAP_POPULATE, and macOS has none.) */
 static enum shm_result map_object(struct shm_segment *segment)
 {
-    const size_t size = segment->header.total_size ? segment->header.total_size : SHM_HEADER_SIZE;
+    const uint64_t total_size = segment->header.total_size, object_size = segment->object_size;
+    const size_t size = total_size ? total_size : object_size < FIRST_MAP ? object_size : FIRST_MAP;
 
-    unmap(segment);
-    void *base =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, segment->fd, 0);
-    if (base == MAP_FAILED)
-        return say(segment, SHM_SYSTEM, "mmap of %zu bytes: %s", size, strerror(errno));
-    segment->base = base;
-    segment->size = size;
-    segment->status = (void *)((char *)base + SHM_STATUS_AT);
-    for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++) {
-        size_t none = 0;
-        if (atomic_compare_exchange_strong(&guarded[i].size, &none, size)) {
-            guarded[i].base = (uintptr_t)base;
-            break;
-        }
+    if (segment->size < size) {
+        unmap(segment);
+        void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd, 0);
+        if (base == MAP_FAILED)
+            return say(segment, SHM_SYSTEM, "mmap of %zu bytes: %s", size, strerror(errno));
+        segment->base = base;
+        segment->size = size;
+        segment->status = (void *)((char *)base + SHM_STATUS_AT);
+        guarded_size = 0; /* first: base and size never belong to two maps */
+        guarded_base = (uintptr_t)base;
+        guarded_size = size;
     }
+    for (size_t at = 0; at < total_size; at += PAGE)
+        (void)((volatile unsigned char *)segment->base)[at];
     return SHM_OK;
 }
 
@@ -165,27 +152,22 @@ enum shm_result shm_segment_check(struct shm_segment *segment)
 
     const uint32_t slots = header->slot_count, stride = header->slot_stride;
     const uint32_t capacity = header->payload_capacity;
-    const bool a_power = (slots & (slots - 1)) == 0;
-    const struct {
-        const char *field;
-        bool good;
-    } rules[] = {
-        /* the error names the first broken one */
-        {"state", state <= SHM_STATE_CLOSED},
-        {"header_size", header->header_size == SHM_HEADER_SIZE},
-        {"slot_count", slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX && a_power},
-        {"slot_stride", stride >= SHM_BLOCK && stride % SHM_BLOCK == 0},
-        {"payload_capacity", capacity >= 1 && capacity <= stride - SHM_SLOT_HEAD},
-        {"total_size", header->total_size == SHM_HEADER_SIZE + 2ull * slots * stride},
-        {"flags", (header->flags & ~SHM_FLAG_CRC) == 0},
-        {"session", header->session != 0},
-        {"host_pid", header->host_pid != 0 && header->host_pid <= INT32_MAX},
-        {"zero", header->zero == 0},
-        {"schema", is_text(header->schema)},
-    };
-    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
-        if (!rules[i].good)
-            return REFUSE(segment, "%s has an impossible value; restart host.py", rules[i].field);
+    const bool slots_fit = slots >= SHM_SLOTS_MIN && slots <= SHM_SLOTS_MAX;
+    const uint64_t total_size = SHM_HEADER_SIZE + 2ull * slots * stride;
+    const char *bad = state > SHM_STATE_CLOSED                            ? "state"
+                      : header->header_size != SHM_HEADER_SIZE            ? "header_size"
+                      : !slots_fit || (slots & (slots - 1)) != 0          ? "slot_count"
+                      : stride < SHM_BLOCK || stride % SHM_BLOCK != 0     ? "slot_stride"
+                      : capacity < 1 || capacity > stride - SHM_SLOT_HEAD ? "payload_capacity"
+                      : header->total_size != total_size                  ? "total_size"
+                      : (header->flags & ~SHM_FLAG_CRC) != 0              ? "flags"
+                      : header->session == 0                              ? "session"
+                      : header->host_pid - 1 >= INT32_MAX                 ? "host_pid"
+                      : header->zero != 0                                 ? "zero"
+                      : !is_text(header->schema)                          ? "schema"
+                                                                          : NULL;
+    if (bad != NULL)
+        return REFUSE(segment, "%s has an impossible value; restart host.py", bad);
     /* >=, never ==: macOS rounds an object up to whole pages. */
     if (segment->object_size < header->total_size)
         return REFUSE(segment, "truncated, %" PRIu64 " bytes of %" PRIu64 "; restart host.py",
@@ -204,17 +186,14 @@ static enum shm_result try_to_attach(struct shm_segment *segment, const char *na
     static const struct {
         enum shm_result (*run)(struct shm_segment *);
         enum shm_step step;
-    } steps[] = {{open_object, SHM_STEP_OPEN},        {open_roles, SHM_STEP_OPEN},
-                 {stat_object, SHM_STEP_STAT},        {map_object, SHM_STEP_MAP},
-                 {shm_segment_check, SHM_STEP_CHECK}, {map_object, SHM_STEP_MAP},
-                 {check_host, SHM_STEP_CHECK}};
+    } steps[] = {{open_object, SHM_STEP_OPEN}, {stat_object, SHM_STEP_STAT},
+                 {map_object, SHM_STEP_MAP},   {shm_segment_check, SHM_STEP_CHECK},
+                 {map_object, SHM_STEP_MAP},   {check_host, SHM_STEP_CHECK}};
     enum shm_result result = SHM_OK;
     uint64_t begin_ns = shm_clock_now_ns();
 
-    *segment = (struct shm_segment){.fd = -1,
-                                    .roles = {.fd = -1, .file = -1},
-                                    .idle = segment->idle,
-                                    .context = segment->context};
+    *segment = (struct shm_segment){
+        .fd = -1, .lock_fd = -1, .idle = segment->idle, .context = segment->context};
     const char *wrong = shm_name_normalise(SHM_ON_MACOS, name, strlen(name), segment->name);
     if (wrong != NULL)
         return REFUSE(segment, "its name %s; choose another", wrong);
@@ -256,14 +235,14 @@ enum shm_result shm_segment_attach(struct shm_segment *segment, const char *name
 /* Asks the kernel, and only then loads state: the host may close, and leave, in between. */
 static enum shm_result ask(struct shm_segment *segment)
 {
-    const bool held = shm_role_is_held(&segment->roles, SHM_ROLE_HOST);
+    const bool held = shm_role_is_held(segment, SHM_ROLE_HOST);
     const uint32_t state = atomic_load_explicit(&segment->status->state, memory_order_acquire);
     struct stat found;
 
     if (state == SHM_STATE_CLOSED)
         return say(segment, SHM_ENDED, "its host has ended; start host.py again");
     if (state != SHM_STATE_LIVE ||
-        (fstat(segment->fd, &found) == 0 && (uint64_t)found.st_size < segment->size))
+        (fstat(segment->fd, &found) == 0 && (uint64_t)found.st_size < segment->header.total_size))
         return REFUSE(segment, "truncated under this program; restart host.py");
     if (held)
         return SHM_OK;
@@ -302,18 +281,13 @@ enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
  * without new pages would only raise the signal again. */
 static void on_bus_error(int signal_number, siginfo_t *info, void *context)
 {
-    const uintptr_t at = (uintptr_t)info->si_addr;
+    const uintptr_t base = guarded_base, at = (uintptr_t)info->si_addr;
+    const size_t size = guarded_size;
 
     (void)context;
-    for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++) {
-        const uintptr_t base = guarded[i].base;
-        const size_t size = guarded[i].size;
-        if (base != 0 && at - base < size &&
-            mmap((void *)base, size, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
-            return;
-    }
-    signal(signal_number, SIG_DFL);
+    if (at - base >= size || mmap((void *)base, size, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        signal(signal_number, SIG_DFL);
 }
 
 void shm_segment_guard(void)
@@ -329,33 +303,15 @@ void shm_segment_detach(struct shm_segment *segment)
     if (segment->name[0] == '\0') /* never attached */
         return;
     unmap(segment);
-    shm_roles_close(&segment->roles);
-    if (segment->fd >= 0)
-        close(segment->fd);
-    segment->fd = -1;
+    shm_roles_close(segment);
 }
 
 const char *shm_result_text(enum shm_result result)
 {
-    static const char *const texts[] = {"done",
-                                        "nothing new",
-                                        "full: the consumer has not released the slot",
-                                        "overwritten before it was read",
-                                        "not settled yet",
-                                        "no host: there is no such segment",
-                                        "its host has not finished starting",
-                                        "its host is stalled",
-                                        "nothing came in time",
-                                        "stopped",
-                                        "its host has ended",
-                                        "its host died",
-                                        "another process holds the role",
-                                        "dropped: the host took this consumer for stalled",
-                                        "a message does not match its CRC-32",
-                                        "the segment is damaged",
-                                        "the segment was refused",
-                                        "a system call failed"};
-    const size_t index = (size_t) - (int)result;
-
-    return index < sizeof texts / sizeof texts[0] ? texts[index] : "unknown result";
+    switch (result) {
+#define CASE(name, value, text)                                                                    \
+    case name: return text;
+        SHM_RESULTS(CASE)
+    }
+    return "unknown result";
 }

@@ -1,4 +1,4 @@
-#include "shm_name.h"
+#include "shm_segment.h"
 
 #include <string.h>
 

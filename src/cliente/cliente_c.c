@@ -112,7 +112,7 @@ static enum shm_result check_payloads(struct client *c)
 
 static bool receives(const struct client *c)
 {
-    return shm_role_is_held(&c->segment.roles, SHM_ROLE_RECEIVER);
+    return shm_role_is_held(&c->segment, SHM_ROLE_RECEIVER);
 }
 
 /* For shm_wait: tries to take the role, with the result in c->role. @return false: try again */

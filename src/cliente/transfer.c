@@ -226,7 +226,9 @@ enum shm_result transfer_send(struct client *c)
             return host;
         if (result != SHM_OK && !stopped)
             return result;
-        length = more && !stopped ? read(c->transfer.fd, c->transfer.stage, c->up.capacity) : 0;
+        length = more && !stopped
+                     ? read(c->transfer.fd, c->transfer.stage, c->segment.header.payload_capacity)
+                     : 0;
         if (length < 0 && errno != EINTR)
             return failed(c, "read");
         if (length >= 0)

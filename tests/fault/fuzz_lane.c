@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check(const struct shm_lane *lane, const unsigned char *end,
                   const struct shm_message *m)
 {
-    if (m->length > lane->capacity || m->payload < lane->slots || m->payload + m->length > end)
+    if (m->length > lane->segment->header.payload_capacity || m->payload < lane->slots ||
+        m->payload + m->length > end)
         abort();
 }
 
@@ -23,8 +24,12 @@ static void write_one(struct shm_lane *lane, uint8_t fill, uint32_t length)
 
     if (shm_lane_reserve(lane, &payload) != SHM_OK)
         return;
-    memset(payload, fill, lane->capacity);
-    shm_lane_commit(lane, length < lane->capacity ? length : lane->capacity, fill);
+    memset(payload, fill, lane->segment->header.payload_capacity);
+    shm_lane_commit(lane,
+                    length < lane->segment->header.payload_capacity
+                        ? length
+                        : lane->segment->header.payload_capacity,
+                    fill);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

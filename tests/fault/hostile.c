@@ -90,8 +90,7 @@ static struct shm_segment heap_segment(const struct shm_header *header)
 
 static void free_segment(struct shm_segment *segment)
 {
-    shm_roles_close(&segment->roles);
-    close(segment->roles.object);
+    shm_roles_close(segment);
     free(segment->base);
 }
 
@@ -99,15 +98,17 @@ static void free_segment(struct shm_segment *segment)
 static struct shm_segment shared_segment(const char *name, const struct shm_header *header,
                                          size_t size)
 {
-    struct shm_segment segment = {.header = *header, .size = size};
+    struct shm_segment segment = {.header = *header, .object_size = size};
+    const int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
 
-    segment.fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    CHECK(segment.fd >= 0);
-    segment.base = ftruncate(segment.fd, (off_t)size) == 0
-                       ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment.fd, 0)
+    CHECK(fd >= 0);
+    snprintf(segment.name, sizeof segment.name, "%s", name);
+    segment.base = ftruncate(fd, (off_t)size) == 0
+                       ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
                        : MAP_FAILED;
-    if (segment.base == MAP_FAILED || shm_roles_open(&segment.roles, name, &segment.fd) != SHM_OK ||
-        shm_role_take(&segment.roles, SHM_ROLE_HOST) != SHM_OK) {
+    close(fd);
+    if (segment.base == MAP_FAILED || shm_roles_open(&segment) != SHM_OK ||
+        shm_role_take(&segment, SHM_ROLE_HOST) != SHM_OK) {
         shm_unlink(name);
         perror("hostile: cannot make a segment");
         exit(1);
@@ -124,9 +125,9 @@ static void put(struct shm_lane *writer)
 
     if (shm_lane_reserve(writer, &payload) != SHM_OK)
         return;
-    for (uint32_t i = 0; i < writer->capacity; i++)
+    for (uint32_t i = 0; i < writer->segment->header.payload_capacity; i++)
         payload[i] = (unsigned char)((n + i) % 251);
-    shm_lane_commit(writer, writer->capacity, 0);
+    shm_lane_commit(writer, writer->segment->header.payload_capacity, 0);
 }
 
 enum { LENGTH = 1, SEQ = 2, HEAD = 4, TIME = 8, PLACE = 16, ALL = 31 };
@@ -149,11 +150,13 @@ static void drop(struct shm_lane *writer)
 static void lie(struct shm_lane *writer, unsigned kinds)
 {
     struct shm_lane_block *shared = writer->shared;
-    struct shm_slot *slot =
-        (void *)(writer->slots + below(writer->slot_count) * writer->slot_stride);
+    struct shm_slot *slot = (void *)(writer->slots + below(writer->segment->header.slot_count) *
+                                                         writer->segment->header.slot_stride);
 
     switch (kinds & (1u << below(5))) {
-    case LENGTH: atomic_store(&slot->length, (uint32_t)bad(writer->capacity)); break;
+    case LENGTH:
+        atomic_store(&slot->length, (uint32_t)bad(writer->segment->header.payload_capacity));
+        break;
     case SEQ: atomic_store(&slot->seq, bad(2 * writer->next)); break;
     case HEAD: atomic_store(&shared->head, bad(writer->next)); break;
     case TIME:
@@ -239,7 +242,7 @@ static void read_lane(struct shm_segment *segment)
     lane.next = lane.head > 2 ? lane.head - below(lane.head < 9 ? lane.head : 9) : 1;
     if (below(2) && shm_lane_claim(&lane, NULL, &other) != SHM_OK)
         return;
-    for (uint64_t i = 0; i < 2 * lane.slot_count; i++) {
+    for (uint64_t i = 0; i < 2 * lane.segment->header.slot_count; i++) {
         const enum shm_result result = shm_lane_next(&lane, &message);
         if (result != SHM_OK && result != SHM_LAPPED)
             break;
@@ -300,7 +303,7 @@ static int headers(uint64_t rounds)
         mutate(ours.base, &ours.header);
         const bool dead = below(8) == 0; /* its host, as the kernel sees it */
         if (dead)
-            shm_role_leave(&ours.roles, SHM_ROLE_HOST);
+            shm_role_leave(&ours, SHM_ROLE_HOST);
 
         struct shm_segment segment = {.fd = -1};
         const enum shm_result result = shm_segment_attach(&segment, name, NULL, 0);
@@ -310,12 +313,12 @@ static int headers(uint64_t rounds)
               result == SHM_REFUSED || (result == SHM_DIED && dead));
         if (result == SHM_OK) {
             accepted++;
-            CHECK(!dead && segment.size == segment.header.total_size && segment.size <= OBJECT);
+            CHECK(!dead && segment.header.total_size <= OBJECT && segment.size == OBJECT);
             read_lane(&segment);
             shm_segment_detach(&segment);
         }
         if (dead)
-            CHECK(shm_role_take(&ours.roles, SHM_ROLE_HOST) == SHM_OK);
+            CHECK(shm_role_take(&ours, SHM_ROLE_HOST) == SHM_OK);
         check_on_the_heap(ours.base, OBJECT);
     }
     shm_unlink(name);
@@ -354,7 +357,8 @@ static enum shm_result read_one(struct shm_lane *lane, struct shm_message *messa
     enum shm_result result = shm_lane_next(lane, message);
 
     if (result == SHM_OK) {
-        CHECK(message->length <= lane->capacity && message->payload >= bytes &&
+        CHECK(message->length <= lane->segment->header.payload_capacity &&
+              message->payload >= bytes &&
               message->payload + message->length <= bytes + segment->header.total_size);
         result = shm_lane_confirm(lane, message);
         if (result == SHM_OK)
@@ -413,8 +417,8 @@ static void on_signal(int number)
 /* Every slot has been overwritten since head said that it is there. */
 static void lap(struct shm_lane *writer)
 {
-    for (uint64_t i = 0; i < writer->slot_count; i++) {
-        struct shm_slot *slot = (void *)(writer->slots + i * writer->slot_stride);
+    for (uint64_t i = 0; i < writer->segment->header.slot_count; i++) {
+        struct shm_slot *slot = (void *)(writer->slots + i * writer->segment->header.slot_stride);
         atomic_store(&slot->seq, 1ull << 60);
     }
     for (int i = 0; i < 100000; i++)
@@ -423,7 +427,8 @@ static void lap(struct shm_lane *writer)
 
 static struct shm_slot *next_slot(const struct shm_lane *writer)
 {
-    return (void *)(writer->slots + writer->next % writer->slot_count * writer->slot_stride);
+    return (void *)(writer->slots + writer->next % writer->segment->header.slot_count *
+                                        writer->segment->header.slot_stride);
 }
 
 static int host(const char *name, const char *mode, uint64_t argument)

@@ -13,14 +13,11 @@
 
 static inline void own_roles(struct shm_segment *segment)
 {
-    struct shm_roles *roles = &segment->roles;
-
-    *roles = (struct shm_roles){.file = -1};
-    snprintf(roles->name, sizeof roles->name, "/t%x-roles", (unsigned)getpid());
-    roles->object = shm_open(roles->name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    roles->fd = shm_open(roles->name, O_RDWR, 0); /* to lock; the other one is to ask through */
-    shm_unlink(roles->name);
-    if (roles->object < 0 || roles->fd < 0) {
+    snprintf(segment->name, sizeof segment->name, "/t%x-roles", (unsigned)getpid());
+    segment->fd = shm_open(segment->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    segment->lock_fd = shm_open(segment->name, O_RDWR, 0); /* fd is to ask through */
+    shm_unlink(segment->name);
+    if (segment->fd < 0 || segment->lock_fd < 0) {
         perror("own_roles");
         abort();
     }

@@ -152,8 +152,7 @@ static int run_mode(uint64_t messages, bool lossless)
     if (wrong == NULL) {
         pthread_join(threads[2], &result);
         shm_lane_leave(&readers[0].lane);
-        shm_roles_close(&run.segment.roles);
-        close(run.segment.roles.object);
+        shm_roles_close(&run.segment);
         free(run.segment.base);
         if (result != NULL || (lossless && first->lost != 0))
             wrong = "lossless lost, or the producer could not begin";

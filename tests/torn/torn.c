@@ -65,13 +65,14 @@ static void read_naively(const struct shm_lane *lane, struct reader *reader, uin
 {
     const uint64_t n = atomic_load_explicit(&lane->shared->head, memory_order_acquire);
     const struct shm_slot *slot =
-        (void *)(lane->slots + (n & (lane->slot_count - 1)) * lane->slot_stride);
+        (void *)(lane->slots +
+                 (n & (lane->segment->header.slot_count - 1)) * lane->segment->header.slot_stride);
 
     if (n == *last)
         return;
     *last = n;
-    memcpy(reader->copy, slot->payload, lane->capacity);
-    account(reader, lane->capacity);
+    memcpy(reader->copy, slot->payload, lane->segment->header.payload_capacity);
+    account(reader, lane->segment->header.payload_capacity);
 }
 
 /* The newest message, too. A copy that changed under it is refused. */
@@ -117,13 +118,13 @@ static int messages(const char *name)
         fprintf(stderr, "torn: %s: %s\n", name, segment.why);
         return 3;
     }
-    unsigned char *const room = malloc(3 * (size_t)lane.capacity + 251u);
+    unsigned char *const room = malloc(3 * (size_t)lane.segment->header.payload_capacity + 251u);
     if (room == NULL)
         return 1;
     naive.copy = room;
-    careful.copy = room + lane.capacity;
-    pattern = careful.copy + lane.capacity;
-    for (uint32_t i = 0; i < lane.capacity + 251u; i++)
+    careful.copy = room + lane.segment->header.payload_capacity;
+    pattern = careful.copy + lane.segment->header.payload_capacity;
+    for (uint32_t i = 0; i < lane.segment->header.payload_capacity + 251u; i++)
         pattern[i] = (unsigned char)(i % 251);
     uint64_t last = lane.head; /* there may be no message yet */
     while (go_on(begin, naive.mixed > 0 && careful.refused > 0 && careful.accepted > 0)) {

@@ -32,7 +32,7 @@ static struct shm_lane lane;
 static struct result *results; /* shared */
 
 /* A segment that this process is the host of. */
-static void create(struct shm_roles *roles)
+static void create(struct shm_segment *host)
 {
     const struct shm_header header = {.magic = SHM_MAGIC,
                                       .version = SHM_VERSION,
@@ -45,9 +45,10 @@ static void create(struct shm_roles *roles)
                                       .host_pid = (uint64_t)getpid()};
 
     snprintf(name, sizeof name, "/shmprueba-block-%d", (int)getpid());
-    int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR, 0600);
-    CHECK(fd >= 0 && ftruncate(fd, TOTAL) == 0 && shm_roles_open(roles, name, &fd) == SHM_OK);
-    CHECK(shm_role_take(roles, SHM_ROLE_HOST) == SHM_OK);
+    snprintf(host->name, sizeof host->name, "%s", name);
+    const int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR, 0600);
+    CHECK(fd >= 0 && ftruncate(fd, TOTAL) == 0 && shm_roles_open(host) == SHM_OK);
+    CHECK(shm_role_take(host, SHM_ROLE_HOST) == SHM_OK);
     unsigned char *base = mmap(NULL, TOTAL, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(base != MAP_FAILED);
     memcpy(base, &header, sizeof header);
@@ -172,7 +173,7 @@ int main(int argc, char **argv)
     pid_t children[SLEEPERS + 1];
     unsigned killed = 0;
     int status, left = SLEEPERS + 1;
-    struct shm_roles roles;
+    struct shm_segment host = {0};
 
     results = mmap(NULL, (SLEEPERS + 1) * sizeof *results, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -182,7 +183,7 @@ int main(int argc, char **argv)
     }
     unit_begin();
     alarm(900);
-    create(&roles);
+    create(&host);
     CHECK(results != MAP_FAILED && attach());
     for (int i = 0; i < SLEEPERS; i++)
         children[i] = start(i == 0, &results[i]);

@@ -22,35 +22,35 @@ static uint32_t other;
 
 /* ---- the kernel: locks and sleepers ---- */
 
-static const struct shm_roles *holders[4];
+static const struct shm_segment *holders[4];
 
-enum shm_result shm_role_take(struct shm_roles *roles, enum shm_role role)
+enum shm_result shm_role_take(struct shm_segment *segment, enum shm_role role)
 {
     step(NULL);
     if (holders[role] != NULL)
         return SHM_BUSY;
-    holders[role] = roles;
+    holders[role] = segment;
     return SHM_OK;
 }
 
-bool shm_role_is_held(const struct shm_roles *roles, enum shm_role role)
+bool shm_role_is_held(const struct shm_segment *segment, enum shm_role role)
 {
-    (void)roles;
+    (void)segment;
     step(NULL);
     return holders[role] != NULL;
 }
 
-void shm_role_leave(struct shm_roles *roles, enum shm_role role)
+void shm_role_leave(struct shm_segment *segment, enum shm_role role)
 {
     step(NULL);
-    if (holders[role] == roles)
+    if (holders[role] == segment)
         holders[role] = NULL;
 }
 
 static void die(struct shm_lane *lane) /* the kernel releases its roles; it never runs again */
 {
     for (int role = 0; role < 4; role++)
-        if (holders[role] == &lane->segment->roles)
+        if (holders[role] == lane->segment)
             holders[role] = NULL;
 }
 
@@ -94,7 +94,7 @@ static void begin_with(uint32_t flags)
     memset(memory, 0, sizeof memory);
     memset(holders, 0, sizeof holders);
     for (size_t i = 0; i < 5; i++) {
-        segments[i] = (struct shm_segment){.base = memory, .size = sizeof memory};
+        segments[i] = (struct shm_segment){.base = memory};
         segments[i].header = (struct shm_header){.slot_count = SLOTS,
                                                  .slot_stride = STRIDE,
                                                  .payload_capacity = CAPACITY,
@@ -102,7 +102,7 @@ static void begin_with(uint32_t flags)
         CHECK(shm_lane_open(lanes[i], &segments[i], SHM_DOWN) == SHM_OK);
     }
     CHECK(shm_lane_open(&echo, &segments[1], SHM_UP) == SHM_OK); /* of the process of one */
-    holders[SHM_ROLE_HOST] = &segments[0].roles;
+    holders[SHM_ROLE_HOST] = &segments[0];
     in_queue = wakes = steps.touched = 0;
     steps.watched = NULL;
 }
@@ -215,7 +215,7 @@ static void in_order(void)
     CHECK(shm_lane_attach(&two) == SHM_OK && two.next == 3 * SLOTS + 1); /* not what was before */
     CHECK(atomic_load(&shared->attached) == 2 && atomic_load(&shared->place) == 0);
     shm_lane_leave(&one); /* a reader takes nothing, and gives nothing back */
-    CHECK(atomic_load(&shared->place) == 0 && holders[SHM_ROLE_HOST] == &segments[0].roles);
+    CHECK(atomic_load(&shared->place) == 0 && holders[SHM_ROLE_HOST] == &segments[0]);
 }
 
 static void published_while_it_attaches(void)
@@ -431,7 +431,7 @@ static void lossless_waits(void)
     CHECK(held() && one.next == 2 && atomic_load(&shared->attached) == 1);
     CHECK(atomic_load(&shared->place) == SHM_PLACE(1, 1));
     CHECK(atomic_load(&shared->pid) == (uint32_t)getpid());
-    CHECK(holders[SHM_ROLE_CONSUMER] == &segments[1].roles && holders[SHM_ROLE_SENDER] == NULL);
+    CHECK(holders[SHM_ROLE_CONSUMER] == &segments[1] && holders[SHM_ROLE_SENDER] == NULL);
     publish(SLOTS);
     CHECK(!shm_lane_writable(&writer) && shm_lane_reserve(&writer, &payload) == SHM_FULL);
     CHECK(shm_lane_unread(&writer) == SLOTS);
@@ -514,7 +514,7 @@ static bool is_consistent(void)
 
     for (size_t i = 0; i < 3; i++)
         if (lanes[i]->epoch != 0 && lanes[i]->epoch == epoch() && holders[SHM_ROLE_CONSUMER])
-            holding += holders[SHM_ROLE_CONSUMER] == &lanes[i]->segment->roles ? 1 : 100;
+            holding += holders[SHM_ROLE_CONSUMER] == lanes[i]->segment ? 1 : 100;
     return holding == (held() && holders[SHM_ROLE_CONSUMER] != NULL);
 }
 
@@ -539,7 +539,7 @@ static void one_consumer(void)
             came = step_came();
             CHECK(result == SHM_OK || result == SHM_BUSY || result == SHM_AGAIN);
             CHECK(is_consistent() && (result == SHM_OK) == (two.epoch != 0));
-            CHECK((holders[SHM_ROLE_CONSUMER] == &two.segment->roles) == (result == SHM_OK));
+            CHECK((holders[SHM_ROLE_CONSUMER] == two.segment) == (result == SHM_OK));
             if (events[event] == one_dies && came) {
                 CHECK(result != SHM_OK && epoch() == 1); /* not before the host has counted it */
                 CHECK(shm_lane_claim(&two, NULL, &other) == SHM_AGAIN);
@@ -562,7 +562,7 @@ static void one_consumer(void)
         const enum shm_result result = shm_lane_claim(&two, NULL, &other);
         came = step_came();
         CHECK(result == (three_died ? SHM_AGAIN : SHM_OK));
-        CHECK((holders[SHM_ROLE_CONSUMER] == &two.segment->roles) == (result == SHM_OK));
+        CHECK((holders[SHM_ROLE_CONSUMER] == two.segment) == (result == SHM_OK));
         drop_dead();
         CHECK(atomic_load(&shared->dropped) == (three_died ? 1 : 0)); /* it is counted */
         died += three_died;
@@ -611,7 +611,7 @@ static void killed_in_claim(void)
             publish(1);
             claim(&two);
             CHECK(epoch() % 2 == 1 && epoch() > before && two.next == writer.next);
-            CHECK(holders[SHM_ROLE_CONSUMER] == &two.segment->roles);
+            CHECK(holders[SHM_ROLE_CONSUMER] == two.segment);
             CHECK(holders[SHM_ROLE_SENDER] == NULL);
         }
     }
@@ -671,7 +671,7 @@ static void left_and_claimed(void)
 /* The host drops one, and goes on over what it reads. Another client is refused: it lives. */
 static void one_is_dropped(void)
 {
-    const bool lives = holders[SHM_ROLE_CONSUMER] == &one.segment->roles;
+    const bool lives = holders[SHM_ROLE_CONSUMER] == one.segment;
 
     drop();
     publish(2 * SLOTS);
@@ -843,8 +843,8 @@ static void echoes(void)
     begin();
     atomic_store(&up->head, 5); /* an earlier sender's */
     CHECK(shm_lane_claim(&one, &echo, &other) == SHM_OK && echo.next == 6 && echo.produces);
-    CHECK(holders[SHM_ROLE_CONSUMER] == &segments[1].roles);
-    CHECK(holders[SHM_ROLE_SENDER] == &segments[1].roles);
+    CHECK(holders[SHM_ROLE_CONSUMER] == &segments[1]);
+    CHECK(holders[SHM_ROLE_SENDER] == &segments[1]);
     CHECK(shm_lane_reserve(&echo, &payload) == SHM_OK);
     shm_lane_commit(&echo, 3, 77);
     CHECK(atomic_load(&up->head) == 6 && atomic_load(&shared->head) == 0);
@@ -858,9 +858,9 @@ static void echoes(void)
     CHECK(shm_lane_produce(&sender) == SHM_OK);
     CHECK(shm_lane_claim(&one, &echo, &other) == SHM_BUSY && other == 0);
     CHECK(holders[SHM_ROLE_CONSUMER] == NULL && epoch() == 2 && one.epoch == 0);
-    CHECK(holders[SHM_ROLE_SENDER] == &segments[2].roles);
+    CHECK(holders[SHM_ROLE_SENDER] == &segments[2]);
     shm_lane_leave(&echo); /* it never had it */
-    CHECK(holders[SHM_ROLE_SENDER] == &segments[2].roles);
+    CHECK(holders[SHM_ROLE_SENDER] == &segments[2]);
 }
 
 static void senders(void)

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shm_name.h"
+#include "shm_segment.h"
 #include "unit.h"
 
 /* Undoes the table's escapes; returns the length. */

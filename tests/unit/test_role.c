@@ -3,8 +3,9 @@
  * that stands in for it where shared memory objects take no locks.
  */
 #define _GNU_SOURCE
-#include "shm_role.h"
+#include "shm_segment.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -47,28 +48,13 @@ static void discard(const char *name)
     unlink(path);
 }
 
-/* What one struct shm_segment has of them. */
-struct side {
-    int object;
-    struct shm_roles roles;
-};
-
-static enum shm_result open_side(struct side *side, const char *name)
+static enum shm_result open_side(struct shm_segment *side, const char *name)
 {
-    side->object = shm_role_open_object(name);
-    CHECK(side->object >= 0);
-    return shm_roles_open(&side->roles, name, &side->object);
-}
-
-static void close_side(struct side *side)
-{
-    shm_roles_close(&side->roles);
-    close(side->object);
-}
-
-static bool held(const struct side *side, enum shm_role role)
-{
-    return shm_role_is_held(&side->roles, role);
+    *side = (struct shm_segment){0};
+    snprintf(side->name, sizeof side->name, "%s", name);
+    const enum shm_result result = shm_roles_open(side);
+    CHECK(side->fd >= 0);
+    return result;
 }
 
 /* ---- another process, which does one thing a letter ---- */
@@ -81,7 +67,7 @@ struct child {
 static struct child start(const char *name)
 {
     int down[2], up[2];
-    struct side side;
+    struct shm_segment side;
 
     CHECK(pipe(down) == 0 && pipe(up) == 0);
     const struct child child = {unit_fork(), down[1], up[0]};
@@ -95,13 +81,13 @@ static struct child start(const char *name)
     char answer = open_side(&side, name) == SHM_OK ? 'k' : '?';
     for (char order = '0'; write(up[1], &answer, 1) == 1 && read(down[0], &order, 1) == 1;) {
         switch (order) {
-        case 't': answer = (char)-shm_role_take(&side.roles, SHM_ROLE_CONSUMER); break;
-        case 'l': shm_role_leave(&side.roles, SHM_ROLE_CONSUMER); break;
-        case 'h': answer = held(&side, SHM_ROLE_CONSUMER); break;
+        case 't': answer = (char)-shm_role_take(&side, SHM_ROLE_CONSUMER); break;
+        case 'l': shm_role_leave(&side, SHM_ROLE_CONSUMER); break;
+        case 'h': answer = shm_role_is_held(&side, SHM_ROLE_CONSUMER); break;
         case 'f': /* a child of its own, that closes what it inherited, and lives on */
             if (unit_fork() == 0) {
                 close(up[1]);
-                close_side(&side);
+                shm_roles_close(&side);
                 answer = 'k';
                 while (read(down[0], &order, 1) == 1)
                     continue;
@@ -149,46 +135,47 @@ static void bury(const struct child *child)
 
 static void between_processes(void)
 {
-    struct side side;
+    struct shm_segment side;
     const struct child child = start_ready(names[0]);
 
     CHECK(open_side(&side, names[0]) == SHM_OK);
-    CHECK(!held(&side, SHM_ROLE_CONSUMER));
-    CHECK(order(&child, 't') == SHM_OK && held(&side, SHM_ROLE_CONSUMER));
-    CHECK(!held(&side, SHM_ROLE_HOST) && !held(&side, SHM_ROLE_SENDER));
-    CHECK(!held(&side, SHM_ROLE_RECEIVER));
-    CHECK(shm_role_take(&side.roles, SHM_ROLE_CONSUMER) == SHM_BUSY);
-    shm_role_leave(&side.roles, SHM_ROLE_CONSUMER); /* not ours: nothing happens */
-    CHECK(held(&side, SHM_ROLE_CONSUMER));
-    CHECK(shm_role_take(&side.roles, SHM_ROLE_SENDER) == SHM_OK); /* each role by itself */
-    CHECK(held(&side, SHM_ROLE_SENDER) && order(&child, 'h') == true);
+    CHECK(!shm_role_is_held(&side, SHM_ROLE_CONSUMER));
+    CHECK(order(&child, 't') == SHM_OK && shm_role_is_held(&side, SHM_ROLE_CONSUMER));
+    CHECK(!shm_role_is_held(&side, SHM_ROLE_HOST) && !shm_role_is_held(&side, SHM_ROLE_SENDER));
+    CHECK(!shm_role_is_held(&side, SHM_ROLE_RECEIVER));
+    CHECK(shm_role_take(&side, SHM_ROLE_CONSUMER) == SHM_BUSY);
+    shm_role_leave(&side, SHM_ROLE_CONSUMER); /* not ours: nothing happens */
+    CHECK(shm_role_is_held(&side, SHM_ROLE_CONSUMER));
+    CHECK(shm_role_take(&side, SHM_ROLE_SENDER) == SHM_OK); /* each role by itself */
+    CHECK(shm_role_is_held(&side, SHM_ROLE_SENDER) && order(&child, 'h') == true);
     order(&child, 'l');
-    CHECK(!held(&side, SHM_ROLE_CONSUMER) && order(&child, 'h') == false);
-    CHECK(shm_role_take(&side.roles, SHM_ROLE_CONSUMER) == SHM_OK);
-    CHECK(shm_role_take(&side.roles, SHM_ROLE_CONSUMER) == SHM_BUSY); /* twice is once too often */
+    CHECK(!shm_role_is_held(&side, SHM_ROLE_CONSUMER) && order(&child, 'h') == false);
+    CHECK(shm_role_take(&side, SHM_ROLE_CONSUMER) == SHM_OK);
+    CHECK(shm_role_take(&side, SHM_ROLE_CONSUMER) == SHM_BUSY); /* twice is once too often */
     CHECK(order(&child, 'h') == true && order(&child, 't') == -SHM_BUSY);
-    shm_role_leave(&side.roles, SHM_ROLE_CONSUMER);
-    CHECK(held(&side, SHM_ROLE_SENDER) && order(&child, 't') == SHM_OK);
-    close_side(&side);
+    shm_role_leave(&side, SHM_ROLE_CONSUMER);
+    CHECK(shm_role_is_held(&side, SHM_ROLE_SENDER) && order(&child, 't') == SHM_OK);
+    shm_roles_close(&side);
     bury(&child);
 }
 
 static void killed(void)
 {
-    struct side side;
+    struct shm_segment side;
     siginfo_t info;
     const struct child child = start_ready(names[0]);
 
     CHECK(open_side(&side, names[0]) == SHM_OK);
-    CHECK(order(&child, 't') == SHM_OK && held(&side, SHM_ROLE_CONSUMER));
+    CHECK(order(&child, 't') == SHM_OK && shm_role_is_held(&side, SHM_ROLE_CONSUMER));
     kill(child.pid, SIGSTOP); /* stopped is not dead */
-    CHECK(waitpid(child.pid, NULL, WUNTRACED) == child.pid && held(&side, SHM_ROLE_CONSUMER));
+    CHECK(waitpid(child.pid, NULL, WUNTRACED) == child.pid &&
+          shm_role_is_held(&side, SHM_ROLE_CONSUMER));
     kill(child.pid, SIGKILL);
     CHECK(waitid(P_PID, (id_t)child.pid, &info, WEXITED | WNOWAIT) == 0);
     CHECK(kill(child.pid, 0) == 0); /* a zombie */
-    CHECK(!held(&side, SHM_ROLE_CONSUMER));
-    CHECK(shm_role_take(&side.roles, SHM_ROLE_CONSUMER) == SHM_OK);
-    close_side(&side);
+    CHECK(!shm_role_is_held(&side, SHM_ROLE_CONSUMER));
+    CHECK(shm_role_take(&side, SHM_ROLE_CONSUMER) == SHM_OK);
+    shm_roles_close(&side);
     bury(&child);
 }
 
@@ -196,91 +183,95 @@ static void killed(void)
  * the other; with process locks, one close of the file would take it away. */
 static void two_in_one_process(void)
 {
-    struct side first, second, other;
+    struct shm_segment first, second, other;
     const struct child child = start_ready(names[0]);
 
     CHECK(open_side(&first, names[0]) == SHM_OK && open_side(&second, names[0]) == SHM_OK);
     CHECK(open_side(&other, names[1]) == SHM_OK);
-    CHECK(shm_role_take(&first.roles, SHM_ROLE_CONSUMER) == SHM_OK);
-    CHECK(held(&first, SHM_ROLE_CONSUMER) && held(&second, SHM_ROLE_CONSUMER));
-    CHECK(!held(&other, SHM_ROLE_CONSUMER) && order(&child, 'h') == true);
-    CHECK(shm_role_take(&second.roles, SHM_ROLE_CONSUMER) == SHM_BUSY);
-    CHECK(shm_role_take(&second.roles, SHM_ROLE_SENDER) == SHM_OK);
-    CHECK(shm_role_take(&other.roles, SHM_ROLE_CONSUMER) == SHM_OK);
-    close_side(&second);
+    CHECK(shm_role_take(&first, SHM_ROLE_CONSUMER) == SHM_OK);
+    CHECK(shm_role_is_held(&first, SHM_ROLE_CONSUMER) &&
+          shm_role_is_held(&second, SHM_ROLE_CONSUMER));
+    CHECK(!shm_role_is_held(&other, SHM_ROLE_CONSUMER) && order(&child, 'h') == true);
+    CHECK(shm_role_take(&second, SHM_ROLE_CONSUMER) == SHM_BUSY);
+    CHECK(shm_role_take(&second, SHM_ROLE_SENDER) == SHM_OK);
+    CHECK(shm_role_take(&other, SHM_ROLE_CONSUMER) == SHM_OK);
+    shm_roles_close(&second);
     CHECK(order(&child, 'h') == true && order(&child, 't') == -SHM_BUSY);
-    CHECK(held(&first, SHM_ROLE_CONSUMER) && !held(&first, SHM_ROLE_SENDER));
-    CHECK(open_side(&second, names[0]) == SHM_OK && held(&second, SHM_ROLE_CONSUMER));
-    close_side(&first); /* whichever goes first */
-    CHECK(!held(&second, SHM_ROLE_CONSUMER) && held(&other, SHM_ROLE_CONSUMER));
-    CHECK(order(&child, 't') == SHM_OK && held(&second, SHM_ROLE_CONSUMER));
-    close_side(&second);
-    close_side(&other);
+    CHECK(shm_role_is_held(&first, SHM_ROLE_CONSUMER) &&
+          !shm_role_is_held(&first, SHM_ROLE_SENDER));
+    CHECK(open_side(&second, names[0]) == SHM_OK && shm_role_is_held(&second, SHM_ROLE_CONSUMER));
+    shm_roles_close(&first); /* whichever goes first */
+    CHECK(!shm_role_is_held(&second, SHM_ROLE_CONSUMER) &&
+          shm_role_is_held(&other, SHM_ROLE_CONSUMER));
+    CHECK(order(&child, 't') == SHM_OK && shm_role_is_held(&second, SHM_ROLE_CONSUMER));
+    shm_roles_close(&second);
+    shm_roles_close(&other);
     bury(&child);
 }
 
 /* A forked child that closes what it inherited ends nothing, and keeps nothing alive. */
 static void forked(void)
 {
-    struct side side;
+    struct shm_segment side;
     const struct child child = start_ready(names[0]);
 
     CHECK(open_side(&side, names[0]) == SHM_OK);
     CHECK(order(&child, 't') == SHM_OK);
     order(&child, 'f');
-    CHECK(held(&side, SHM_ROLE_CONSUMER));
+    CHECK(shm_role_is_held(&side, SHM_ROLE_CONSUMER));
     kill(child.pid, SIGKILL);
     waitpid(child.pid, NULL, 0);
-    for (int i = 0; i < 1000 && held(&side, SHM_ROLE_CONSUMER); i++)
+    for (int i = 0; i < 1000 && shm_role_is_held(&side, SHM_ROLE_CONSUMER); i++)
         usleep(1000); /* the child may be late to close, on a busy machine */
-    CHECK(!held(&side, SHM_ROLE_CONSUMER));
-    close_side(&side);
+    CHECK(!shm_role_is_held(&side, SHM_ROLE_CONSUMER));
+    shm_roles_close(&side);
     close(child.orders); /* ends the grandchild */
     close(child.answers);
 }
 
 static void name_replaced(void)
 {
-    struct side before, after;
+    struct shm_segment before, after;
 
     CHECK(open_side(&before, names[0]) == SHM_OK);
     discard(names[0]);
     if (!lock_file)
-        CHECK(shm_role_take(&before.roles, SHM_ROLE_CONSUMER) == SHM_ABSENT);
+        CHECK(shm_role_take(&before, SHM_ROLE_CONSUMER) == SHM_ABSENT);
     create(names[0]);
     CHECK(open_side(&after, names[0]) == SHM_OK);
     if (!lock_file)
-        CHECK(shm_role_take(&before.roles, SHM_ROLE_CONSUMER) == SHM_ABSENT);
-    CHECK(shm_role_take(&after.roles, SHM_ROLE_HOST) == SHM_OK);
-    CHECK(held(&after, SHM_ROLE_HOST) && !held(&before, SHM_ROLE_HOST)); /* not the old one's */
-    close_side(&before);
-    CHECK(held(&after, SHM_ROLE_HOST));
-    close_side(&after);
+        CHECK(shm_role_take(&before, SHM_ROLE_CONSUMER) == SHM_ABSENT);
+    CHECK(shm_role_take(&after, SHM_ROLE_HOST) == SHM_OK);
+    CHECK(shm_role_is_held(&after, SHM_ROLE_HOST) &&
+          !shm_role_is_held(&before, SHM_ROLE_HOST)); /* not the old one's */
+    shm_roles_close(&before);
+    CHECK(shm_role_is_held(&after, SHM_ROLE_HOST));
+    shm_roles_close(&after);
 }
 
 static void bad_lock_files(void)
 {
     char path[600], real[600];
-    struct side side;
+    struct shm_segment side;
 
     path_of(names[0], path);
     path_of(names[1], real);
     CHECK(unlink(path) == 0);
-    CHECK(open_side(&side, names[0]) == SHM_ABSENT);
-    close_side(&side);
+    CHECK(open_side(&side, names[0]) == SHM_SYSTEM && errno == ENOENT);
+    shm_roles_close(&side);
     CHECK(symlink(real, path) == 0);
     CHECK(open_side(&side, names[0]) == SHM_REFUSED);
-    close_side(&side);
+    shm_roles_close(&side);
     CHECK(unlink(path) == 0 && mkdir(path, 0700) == 0);
     CHECK(open_side(&side, names[0]) == SHM_REFUSED);
-    close_side(&side);
+    shm_roles_close(&side);
     CHECK(rmdir(path) == 0);
     if (geteuid() == 0) { /* only root can make another user's */
         const int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0666);
         CHECK(fd >= 0 && fchown(fd, 12345, 12345) == 0);
         close(fd);
         CHECK(open_side(&side, names[0]) == SHM_REFUSED);
-        close_side(&side);
+        shm_roles_close(&side);
     }
 }
 

@@ -29,7 +29,7 @@ static inline void *step_copy(void *to, const void *from, size_t length)
 #define atomic_load(at)                 (step(), *(at))
 #define atomic_load_explicit(at, order) (step(), *(at))
 #define memcpy                          step_copy
-#define shm_role_is_held(roles, role)   (step(), shm_role_is_held(roles, role))
+#define shm_role_is_held(segment, role) (step(), shm_role_is_held(segment, role))
 #include "../../src/segment.c"
 #undef memcpy
 
@@ -47,7 +47,7 @@ static int object;
 static unsigned char *memory;
 static struct shm_header *header;
 static struct shm_status *status;
-static struct shm_roles roles;
+static struct shm_segment its_host;
 
 static const struct shm_header good = {.magic = {'S', 'H', 'M', 'P', 'R', 'U', 'E', 'B'},
                                        .version = SHM_VERSION,
@@ -68,8 +68,10 @@ static void host_create(void)
     CHECK(memory != MAP_FAILED);
     header = (void *)memory;
     status = (void *)(memory + SHM_STATUS_AT);
-    CHECK(shm_roles_open(&roles, name, &object) == SHM_OK);
-    CHECK(shm_role_take(&roles, SHM_ROLE_HOST) == SHM_OK);
+    its_host = (struct shm_segment){0};
+    memcpy(its_host.name, name, sizeof name);
+    CHECK(shm_roles_open(&its_host) == SHM_OK);
+    CHECK(shm_role_take(&its_host, SHM_ROLE_HOST) == SHM_OK);
 }
 
 static void host_goes_live(void)
@@ -81,19 +83,19 @@ static void host_goes_live(void)
 
 static void host_dies(void)
 {
-    shm_role_leave(&roles, SHM_ROLE_HOST);
+    shm_role_leave(&its_host, SHM_ROLE_HOST);
 }
 
 static void host_closes(void)
 {
     atomic_store(&status->state, SHM_STATE_CLOSED);
-    shm_role_leave(&roles, SHM_ROLE_HOST);
+    shm_role_leave(&its_host, SHM_ROLE_HOST);
 }
 
 static void host_goes(void)
 {
     shm_unlink(name);
-    shm_roles_close(&roles);
+    shm_roles_close(&its_host);
     munmap(memory, TOTAL);
     close(object);
 }
@@ -148,7 +150,7 @@ static void waits_for_a_host(void)
     calls = 0;
     client = (struct shm_segment){.idle = begins_in_the_third, .context = &calls};
     CHECK(attach("index:Q value:d", 60000ull * MS) == SHM_OK && calls == 3);
-    CHECK(client.size == TOTAL && client.header.session == 7 && client.host == SHM_OK);
+    CHECK(client.header.total_size == TOTAL && client.header.session == 7 && client.host == SHM_OK);
     CHECK(client.step_ns[SHM_STEP_OPEN] > 0 && client.step_ns[SHM_STEP_MAP] > 0);
     shm_segment_detach(&client);
     shm_segment_detach(&client); /* twice is no harm, */
@@ -189,6 +191,30 @@ static void goes_live_meanwhile(void)
         host_goes();
     }
     CHECK(starting > 0 && live > 0);
+}
+
+/* Larger than what is mapped before its size is known; and an object whose size is a lie. */
+static void large(void)
+{
+    const uint64_t total = SHM_HEADER_SIZE + 2ull * FIRST_MAP;
+
+    host_create();
+    CHECK(ftruncate(object, (off_t)total) == 0);
+    host_goes_live();
+    header->slot_count = FIRST_MAP / STRIDE;
+    header->total_size = total;
+    client = (struct shm_segment){0};
+    CHECK(attach(NULL, 0) == SHM_OK && client.size == total);
+    CHECK(((volatile unsigned char *)client.base)[total - 1] == 0);
+    shm_segment_detach(&client);
+    host_goes();
+    host_create();
+    CHECK(ftruncate(object, (off_t)1 << 47) == 0);
+    CHECK(attach(NULL, 0) == SHM_STARTING);
+    host_goes_live();
+    CHECK(attach(NULL, 0) == SHM_OK && client.size == FIRST_MAP); /* the rest is not used */
+    shm_segment_detach(&client);
+    host_goes();
 }
 
 #define REFUSED_WITH(words, ...)                                                                   \
@@ -302,8 +328,8 @@ static void ends_and_dies(void)
     host_dies();
     CHECK(health_after(5) == SHM_OK); /* it asks the kernel every 10 ms */
     CHECK(health_after(5) == SHM_DIED && says("pid 4711") && client.host == SHM_DIED);
-    CHECK(shm_role_take(&roles, SHM_ROLE_HOST) == SHM_OK); /* a successor judges the object: */
-    CHECK(health_after(100) == SHM_DIED);                  /* it does not rise from the dead */
+    CHECK(shm_role_take(&its_host, SHM_ROLE_HOST) == SHM_OK); /* a successor judges the object: */
+    CHECK(health_after(100) == SHM_DIED);                     /* it does not rise from the dead */
     leave_it();
 
     attach_to_live();
@@ -365,11 +391,11 @@ static void truncated(void)
 
     shm_segment_guard();
     attach_to_live();
-    CHECK(shm_segment_attach(&other, name, NULL, 0) == SHM_OK); /* each map is guarded */
+    CHECK(shm_segment_attach(&other, name, NULL, 0) == SHM_OK); /* the last map is guarded */
     CHECK(ftruncate(object, SHM_HEADER_SIZE) == 0); /* the slots are gone, state is there */
     CHECK(health_after(20) == SHM_REFUSED && says("truncated"));
-    CHECK(((volatile unsigned char *)client.base)[TOTAL - 1] == 0); /* no signal 7 */
-    CHECK(((volatile unsigned char *)other.base)[TOTAL - 1] == 0);
+    shm_segment_detach(&client);
+    CHECK(((volatile unsigned char *)other.base)[TOTAL - 1] == 0); /* no signal 7 */
     CHECK(shm_segment_host(&other, shm_clock_now_ns()) == SHM_REFUSED);
     shm_segment_detach(&other);
     leave_it();
@@ -398,6 +424,7 @@ int main(void)
     snprintf(name, sizeof name, "/segment-%x", (unsigned)getpid());
     waits_for_a_host();
     goes_live_meanwhile();
+    large();
     refused();
     schemas();
     ends_and_dies();

@@ -1,6 +1,6 @@
 /*
  * shm_layout.h - the segment, byte by byte (version 2). shmprueba.py mirrors it with
- * ctypes.Structure, and a test compares the two.
+ * ctypes.Structure, `cliente_c --layout` prints it, and a test compares the two.
  *
  *     offset        size  block                                       written by
  *     0              512  struct shm_header                           host, before state is LIVE
@@ -41,71 +41,38 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "8-byte atomics must be plain instru
 enum shm_state { SHM_STATE_STARTING = 0, SHM_STATE_LIVE = 1, SHM_STATE_CLOSED = 2 };
 enum shm_lane_index { SHM_DOWN = 0, SHM_UP = 1 };
 
-typedef uint8_t shm_magic[8];
-typedef char shm_schema[SHM_SCHEMA_SIZE];
-#define SHM_NEW_BLOCK _Alignas(SHM_BLOCK)
+struct shm_header {
+    uint8_t magic[8];
+    uint32_t version;
+    uint32_t header_size;      /* SHM_HEADER_SIZE */
+    uint64_t total_size;       /* header and both lanes; the object may be larger (macOS pages) */
+    uint32_t slot_count;       /* of each lane; a power of two, 2 ... 65536 */
+    uint32_t slot_stride;      /* bytes from slot to slot, a multiple of 128 */
+    uint32_t payload_capacity; /* 1 ... slot_stride - 32 */
+    uint32_t flags;            /* SHM_FLAG_CRC */
+    uint64_t session;          /* random, never 0, new at every host start */
+    uint64_t host_pid;         /* for error texts only: it may be of another pid namespace */
+    uint64_t zero;
+    char schema[SHM_SCHEMA_SIZE]; /* describes a payload, NUL-terminated; "": raw bytes */
+};
 
-/* Every field: X(block, offset, type, field). The structs, their assertions and `cliente_c
- * --layout` are made from these lists. */
-#define SHM_HEADER_FIELDS(X, B)                                                                    \
-    X(B, 0, shm_magic, magic)                                                                      \
-    X(B, 8, uint32_t, version)                                                                     \
-    X(B, 12, uint32_t, header_size)      /* SHM_HEADER_SIZE */                                     \
-    X(B, 16, uint64_t, total_size)       /* of all blocks; the object may be larger (macOS) */     \
-    X(B, 24, uint32_t, slot_count)       /* of each lane; a power of two, 2 ... 65536 */           \
-    X(B, 28, uint32_t, slot_stride)      /* bytes from slot to slot, a multiple of 128 */          \
-    X(B, 32, uint32_t, payload_capacity) /* 1 ... slot_stride - 32 */                              \
-    X(B, 36, uint32_t, flags)            /* SHM_FLAG_CRC */                                        \
-    X(B, 40, uint64_t, session)          /* random, never 0, new at every host start */            \
-    X(B, 48, uint64_t, host_pid)         /* for error texts only: perhaps of another namespace */  \
-    X(B, 56, uint64_t, zero)                                                                       \
-    X(B, 64, shm_schema, schema) /* describes a payload, NUL-terminated; "": raw bytes */
+struct shm_status {
+    _Alignas(SHM_BLOCK) _Atomic uint32_t state; /* enum shm_state */
+    _Atomic uint32_t cpu;          /* where the host ran at its last heartbeat, + 1; 0: unknown */
+    _Atomic uint64_t heartbeat_ns; /* clock of shm_clock.h */
+};
 
-#define SHM_STATUS_FIELDS(X, B)                                                                    \
-    X(B, 0, SHM_NEW_BLOCK _Atomic uint32_t, state) /* enum shm_state */                            \
-    X(B, 4, _Atomic uint32_t, cpu)                 /* of the last heartbeat, + 1; 0: unknown */    \
-    X(B, 8, _Atomic uint64_t, heartbeat_ns)        /* clock of shm_clock.h */
-
-#define SHM_LANE_FIELDS(X, B)                                                                      \
-    /* The producer's. */                                                                          \
-    X(B, 0, SHM_NEW_BLOCK _Atomic uint64_t, head) /* messages published so far */                  \
-    X(B, 8, _Atomic uint64_t, dropped) /* epoch of the last consumer that was dropped; 0: none */  \
-    /* The consumer's: there is one at most, that holds the lock of its role. */                   \
-    X(B, 128, SHM_NEW_BLOCK _Atomic uint64_t, place) /* SHM_PLACE(epoch, position) */              \
-    X(B, 136, _Atomic uint32_t, pid)                 /* for error texts only */                    \
-    /* Every reader's. */                                                                          \
-    X(B, 256, SHM_NEW_BLOCK _Atomic uint64_t, wish) /* newest slept for; it only grows */          \
-    X(B, 264, _Atomic uint32_t, attached)           /* how many ever attached; each adds 1 */
-
-/* Message n (from 1) lives in slot n % slot_count of its lane. */
-#define SHM_SLOT_FIELDS(X, B)                                                                      \
-    X(B, 0, _Atomic uint64_t, seq)          /* 2n-1: n is being written; 2n: it is whole */        \
-    X(B, 8, _Atomic uint64_t, timestamp_ns) /* when it was published */                            \
-    X(B, 16, _Atomic uint64_t, due_ns)      /* when it should have been; no schedule: the same */  \
-    X(B, 24, _Atomic uint32_t, length)      /* bytes of payload */                                 \
-    X(B, 28, _Atomic uint32_t, crc32)       /* zlib.crc32(payload, n & 0xffffffff), or 0 */
-
-#define SHM_LAYOUT(X)                                                                              \
-    SHM_HEADER_FIELDS(X, shm_header)                                                               \
-    SHM_STATUS_FIELDS(X, shm_status)                                                               \
-    SHM_LANE_FIELDS(X, shm_lane_block)                                                             \
-    SHM_SLOT_FIELDS(X, shm_slot)
-
-#define SHM_MEMBER(block, offset, type, field) type field;
-/* clang-format off */
-struct shm_header { SHM_HEADER_FIELDS(SHM_MEMBER, ) };
-struct shm_status { SHM_STATUS_FIELDS(SHM_MEMBER, ) };
-struct shm_lane_block { SHM_LANE_FIELDS(SHM_MEMBER, ) };
-struct shm_slot { SHM_SLOT_FIELDS(SHM_MEMBER, ) unsigned char payload[]; };
-/* clang-format on */
-
-#define SHM_ASSERT_OFFSET(block, offset, type, field)                                              \
-    _Static_assert(offsetof(struct block, field) == (offset), #block "." #field);
-SHM_LAYOUT(SHM_ASSERT_OFFSET)
-_Static_assert(sizeof(struct shm_header) == 4 * SHM_BLOCK, "header");
-_Static_assert(sizeof(struct shm_status) == SHM_BLOCK, "status");
-_Static_assert(sizeof(struct shm_lane_block) == 3 * SHM_BLOCK, "lane");
-_Static_assert(offsetof(struct shm_slot, payload) == SHM_SLOT_HEAD, "slot");
+struct shm_lane_block {
+    /* The producer's. */
+    _Alignas(SHM_BLOCK) _Atomic uint64_t head; /* messages published so far */
+    _Atomic uint64_t dropped; /* epoch of the last consumer that was dropped; 0: none */
+    /* The consumer's. There is one at most: it holds the lock of its role (shm_segment.h). */
+    _Alignas(SHM_BLOCK) _Atomic uint64_t place; /* SHM_PLACE(epoch, position) */
+    _Atomic uint32_t pid;                       /* the consumer's, for error texts only */
+    /* Every reader's. */
+    _Alignas(SHM_BLOCK) _Atomic uint64_t wish; /* newest message slept for; it only grows */
+    _Atomic uint32_t attached;                 /* how many have ever attached; each adds 1 */
+};
 
 /* The place of a lane's one consumer. High 16 bits: an epoch, odd: held, even: left. Low 48 bits:
  * the position: how many messages the consumer is done with; all ones: it is just claiming. */
@@ -114,6 +81,57 @@ _Static_assert(offsetof(struct shm_slot, payload) == SHM_SLOT_HEAD, "slot");
 #define SHM_PLACE(epoch, position) ((uint64_t)(epoch) << 48 | (position))
 #define SHM_EPOCH(place)           ((uint16_t)((place) >> 48))
 #define SHM_POSITION(place)        ((place)&SHM_POSITION_MASK)
+
+/* Message n (from 1) lives in slot n % slot_count of its lane. */
+struct shm_slot {
+    _Atomic uint64_t seq;          /* 2n-1: message n is being written; 2n: it is whole */
+    _Atomic uint64_t timestamp_ns; /* when it was published */
+    _Atomic uint64_t due_ns; /* when it should have been; timestamp_ns where there is no schedule */
+    _Atomic uint32_t length; /* bytes of payload */
+    _Atomic uint32_t crc32;  /* zlib.crc32(payload, n & 0xffffffff), or 0 */
+    unsigned char payload[];
+};
+
+/* Every field with its place and type: the static assertions below and `cliente_c --layout` both
+ * read this list, so neither can forget one. X(block, field, offset, size, type) */
+#define SHM_LAYOUT(X)                                                                              \
+    X(shm_header, magic, 0, 8, "u8[8]")                                                            \
+    X(shm_header, version, 8, 4, "u32")                                                            \
+    X(shm_header, header_size, 12, 4, "u32")                                                       \
+    X(shm_header, total_size, 16, 8, "u64")                                                        \
+    X(shm_header, slot_count, 24, 4, "u32")                                                        \
+    X(shm_header, slot_stride, 28, 4, "u32")                                                       \
+    X(shm_header, payload_capacity, 32, 4, "u32")                                                  \
+    X(shm_header, flags, 36, 4, "u32")                                                             \
+    X(shm_header, session, 40, 8, "u64")                                                           \
+    X(shm_header, host_pid, 48, 8, "u64")                                                          \
+    X(shm_header, zero, 56, 8, "u64")                                                              \
+    X(shm_header, schema, 64, 448, "char[448]")                                                    \
+    X(shm_status, state, 0, 4, "u32")                                                              \
+    X(shm_status, cpu, 4, 4, "u32")                                                                \
+    X(shm_status, heartbeat_ns, 8, 8, "u64")                                                       \
+    X(shm_lane_block, head, 0, 8, "u64")                                                           \
+    X(shm_lane_block, dropped, 8, 8, "u64")                                                        \
+    X(shm_lane_block, place, 128, 8, "u64")                                                        \
+    X(shm_lane_block, pid, 136, 4, "u32")                                                          \
+    X(shm_lane_block, wish, 256, 8, "u64")                                                         \
+    X(shm_lane_block, attached, 264, 4, "u32")                                                     \
+    X(shm_slot, seq, 0, 8, "u64")                                                                  \
+    X(shm_slot, timestamp_ns, 8, 8, "u64")                                                         \
+    X(shm_slot, due_ns, 16, 8, "u64")                                                              \
+    X(shm_slot, length, 24, 4, "u32")                                                              \
+    X(shm_slot, crc32, 28, 4, "u32")
+
+#define SHM_ASSERT_FIELD(block, field, offset, size, type)                                         \
+    _Static_assert(offsetof(struct block, field) == (offset) &&                                    \
+                       sizeof(((struct block *)0)->field) == (size),                               \
+                   #block "." #field);
+SHM_LAYOUT(SHM_ASSERT_FIELD)
+
+_Static_assert(sizeof(struct shm_header) == 4 * SHM_BLOCK, "header");
+_Static_assert(sizeof(struct shm_status) == SHM_BLOCK, "status");
+_Static_assert(sizeof(struct shm_lane_block) == 3 * SHM_BLOCK, "lane");
+_Static_assert(offsetof(struct shm_slot, payload) == SHM_SLOT_HEAD, "slot");
 
 /* Byte offsets of the blocks. */
 #define SHM_STATUS_AT      ((size_t)4 * SHM_BLOCK)

@@ -3,11 +3,8 @@
 
 #include <stdio.h>
 
-#define TYPE(at)                                                                                   \
-    _Generic((at), uint8_t * : "u8[8]", char * : "char[448]", uint32_t : "u32", uint64_t : "u64")
-#define PRINT_FIELD(block, offset, type, field)                                                    \
-    print_place(#block, #field, offset, sizeof(((struct block *)0)->field),                        \
-                TYPE(((struct block *)0)->field));
+#define PRINT_FIELD(block, field, offset, size, type)                                              \
+    print_place(#block, #field, offset, size, type);
 
 static void print_place(const char *block, const char *field, size_t offset, size_t size,
                         const char *type)

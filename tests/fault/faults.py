@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 import unittest
@@ -117,9 +118,17 @@ class FaultTest(PairTest):
     def wait_dropped(self, epoch: int) -> None:
         self.until(lambda: self.dropped() == epoch, f"the host drops the consumer of epoch {epoch}")
 
-    def wait_full(self, slots: int) -> None:
-        """The ring is full, and the host stands before it."""
-        self.until(lambda: self.head() - self.position() >= slots, "the ring is full")
+    def wait_full(self, slots: int, client: Optional[subprocess.Popen] = None) -> None:
+        """The ring is full, and the host stands before it. client: so is the pipe of its output,
+        and the client stands before that."""
+        def full() -> bool:
+            waiting = bytearray(4)
+            if client:
+                fcntl.ioctl(client.stdout.fileno(), termios.FIONREAD, waiting)
+            return (self.head() - self.position() >= slots
+                    and (not client or int.from_bytes(waiting, sys.byteorder) > 60_000))
+
+        self.until(full, "the ring is full")
 
     def wait_asleep(self, process: subprocess.Popen) -> None:
         """It sleeps for the next message (--wait block)."""

@@ -459,14 +459,8 @@ class OneClient(FaultTest):
                           *host_options)
         client = self.client("-l", "-q", "-o", "-", "-t", 60, text=False)
         self.wait_consumer(client)
-        self.wait_full(16)
-        self.until(lambda: self.stands(), "it stands before a full pipe")
+        self.wait_full(16, client)
         return host, client
-
-    def stands(self) -> bool:
-        now = self.position()
-        time.sleep(0.1)
-        return 0 < self.position() == now
 
     def test_input_ends_early(self) -> None:
         """client of --input killed, gone or dropped halfway | host exit 6, and how much it took"""

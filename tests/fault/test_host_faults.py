@@ -144,7 +144,7 @@ class Stopped(FaultTest):
                 self.wait_live()
                 client = self.client("-l", "-q", "-o", "-", "-t", 60, text=False)
                 self.wait_consumer(client)
-                self.wait_full(16)  # nobody reads the pipe
+                self.wait_full(16, client)  # nobody reads the pipe
                 self.freeze(host)
                 if both:
                     self.freeze(client)

@@ -1,12 +1,8 @@
-#include "schema.h"
+#include "client.h"
 
 #include <float.h>
-#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 void text_add(struct text *text, const char *format, ...)
 {
@@ -26,30 +22,16 @@ void text_add(struct text *text, const char *format, ...)
 
 #define DIGITS  "0123456789"
 #define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
-#define INTEGERS(X)                                                                                \
-    X('b', int8_t, "%d")                                                                           \
-    X('B', uint8_t, "%u")                                                                          \
-    X('h', int16_t, "%d")                                                                          \
-    X('H', uint16_t, "%u")                                                                         \
-    X('i', int32_t, "%" PRId32)                                                                    \
-    X('I', uint32_t, "%" PRIu32)                                                                   \
-    X('q', int64_t, "%" PRId64)                                                                    \
-    X('Q', uint64_t, "%" PRIu64)
 
 /* @return bytes of one item of this type; 0: there is no such type */
 static size_t size_of_type(char type)
 {
-#define SIZE(letter, integer, format)                                                              \
-    case letter: return sizeof(integer);
-    switch (type) {
-        INTEGERS(SIZE)
-    case 'f': return sizeof(float);
-    case 'd': return sizeof(double);
-    case '?':
-    case 's':
-    case 'x': return 1;
-    default: return 0;
-    }
+    static const char *const types[] = {[1] = "bB?sx", [2] = "hH", [4] = "iIf", [8] = "qQd"};
+    size_t size = 8;
+
+    while (size > 0 && (type == '\0' || strchr(types[size], type) == NULL))
+        size /= 2;
+    return size;
 }
 
 /* Reads one field at *from and moves *from past it. @return false: there is none */
@@ -147,30 +129,24 @@ static void add_text(struct text *out, const unsigned char *from, size_t room)
     text_add(out, "\"");
 }
 
-static void add_item(struct text *out, char type, const unsigned char *from)
+static void add_item(struct text *out, char type, size_t size, const unsigned char *from)
 {
+    const bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+    const size_t unused = 64 - 8 * size; /* bits */
+    uint64_t whole = 0;
     double real = 0;
     float less = 0;
 
-#define ADD(letter, integer, format)                                                               \
-    case letter: {                                                                                 \
-        integer value;                                                                             \
-        memcpy(&value, from, sizeof value);                                                        \
-        text_add(out, format, value);                                                              \
-        break;                                                                                     \
-    }
-    switch (type) {
-        INTEGERS(ADD)
-    case 'f':
-        memcpy(&less, from, sizeof less);
-        add_real(out, (double)less, true);
-        break;
-    case 'd':
-        memcpy(&real, from, sizeof real);
-        add_real(out, real, false);
-        break;
-    default: text_add(out, *from ? "true" : "false");
-    }
+    memcpy((unsigned char *)&whole + (little ? 0 : 8 - size), from, size);
+    memcpy(type == 'f' ? (void *)&less : &real, from, size);
+    if (type == 'f' || type == 'd')
+        add_real(out, type == 'f' ? (double)less : real, type == 'f');
+    else if (type == '?')
+        text_add(out, whole != 0 ? "true" : "false");
+    else if (type >= 'a') /* a small letter: signed */
+        text_add(out, "%" PRId64, (int64_t)(whole << unused) >> unused);
+    else
+        text_add(out, N, whole);
 }
 
 void schema_fields(struct text *out, const struct schema *schema, const unsigned char *payload,
@@ -185,19 +161,8 @@ void schema_fields(struct text *out, const struct schema *schema, const unsigned
             add_text(out, payload + field->at, field->count);
         for (uint32_t i = 0; !text && i < field->count && !out->cut; i++) {
             text_add(out, "%s", i > 0 ? ", " : "");
-            add_item(out, field->type, payload + field->at + i * field->item);
+            add_item(out, field->type, field->item, payload + field->at + i * field->item);
         }
         text_add(out, "%s", list ? "]" : "");
     }
-}
-
-size_t schema_room(const struct schema *schema, size_t capacity)
-{
-    const struct schema_field *field = schema->field, *end = field + schema->fields;
-    size_t room = 1;
-
-    /* 26: the longest number with its comma; a byte of text takes 6 (\u0000) at most. */
-    for (; field < end && field->at + field->item * field->count <= capacity; field++)
-        room += strlen(field->name) + 8 + (size_t)26 * field->count;
-    return room;
 }

@@ -1,16 +1,9 @@
-#define _GNU_SOURCE
-#include <errno.h>
+#include "client.h"
+
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "client.h"
-#include "sample.h"
 
 /* A signal must end every wait, so a wait for a pipe polls. */
 #define POLL_MS 50
@@ -30,16 +23,14 @@ void transfer_open(struct client *c)
     struct transfer *t = &c->transfer;
     struct stat found;
 
-    t->fd = sends ? STDIN_FILENO : STDOUT_FILENO;
     if (path == NULL)
         return;
-    if (strcmp(path, "-") != 0) {
+    t->fd = sends ? STDIN_FILENO : STDOUT_FILENO;
+    if (strcmp(path, "-") != 0)
         t->fd = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
-    } else if (sends && (fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
-        t->fd = -1; /* closed: main put an unreadable /dev/null there */
-        errno = EBADF;
-    }
-    if (t->fd < 0 && !client_stop) /* a signal ends the wait for a FIFO's other end */
+    /* Standard input that was closed is an unreadable /dev/null by now. A signal ends the wait for
+     * a FIFO's other end. */
+    if ((t->fd < 0 || (sends && read(t->fd, &found, 0) < 0)) && !client_stop)
         failed(c, "open");
     t->regular = fstat(t->fd, &found) == 0 && S_ISREG(found.st_mode);
 }
@@ -51,7 +42,7 @@ enum shm_result transfer_begin(struct client *c)
 
     free(t->stage);
     free(t->line.buffer);
-    t->line.room = 128 + (c->options.ndjson ? schema_room(&c->schema, capacity) : 0);
+    t->line.room = 128 + (c->options.ndjson ? SCHEMA_ROOM(capacity) : 0);
     t->line.buffer = malloc(t->line.room);
     t->stage = malloc(capacity);
     if (t->stage == NULL || t->line.buffer == NULL)
@@ -107,7 +98,7 @@ static void add_key(struct client *c, const char *name, uint64_t value)
     text_add(&c->transfer.line, ", \"%s\": %" PRIu64, name, value);
 }
 
-enum shm_result transfer_write(struct client *c, const struct shm_message *message)
+static enum shm_result write_message(struct client *c, const struct shm_message *message)
 {
     struct text *line = &c->transfer.line;
 
@@ -132,35 +123,30 @@ static void describe_first(struct client *c, const struct shm_message *message)
     schema_fields(&text, &c->schema, c->transfer.stage, message->length);
     for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
         text_add(&text, " %02x", c->transfer.stage[i]);
-    if (text.cut) {
-        text.cut = false;
-        text.room = sizeof c->first;
-        text_add(&text, " ...");
-    }
+    if (text.cut)
+        memcpy(c->first + text.length, " ...", sizeof " ...");
 }
 
-static bool writable(void *context)
+static bool reserve(void *context)
 {
     struct client *c = context;
-    return shm_lane_writable(&c->up);
+    return shm_lane_reserve(&c->up, &c->transfer.slot) == SHM_OK;
 }
 
 enum shm_result transfer_use(struct client *c, const struct shm_message *message)
 {
     const struct options *o = &c->options;
+    struct transfer *t = &c->transfer;
     const bool first = c->figures.messages == 0;
     const bool verified = !o->verify || sample_matches(c->segment.header.schema, message);
-    unsigned char *answer = NULL;
-    enum shm_result result = o->echo ? shm_wait(&c->down, writable, c, o->timeout_ns) : SHM_OK;
+    enum shm_result result = o->echo ? shm_wait(&c->down, reserve, c, o->timeout_ns) : SHM_OK;
 
-    if (o->echo && result == SHM_OK)
-        result = shm_lane_reserve(&c->up, &answer);
     if (result != SHM_OK)
         return result;
-    if (answer != NULL)
-        memcpy(answer, message->payload, message->length);
+    if (o->echo)
+        memcpy(t->slot, message->payload, message->length);
     if (o->output || first)
-        memcpy(c->transfer.stage, message->payload, message->length);
+        memcpy(t->stage, message->payload, message->length);
     result = shm_lane_confirm(&c->down, message);
     if (result != SHM_OK && result != SHM_BAD_CRC)
         return result;
@@ -168,9 +154,10 @@ enum shm_result transfer_use(struct client *c, const struct shm_message *message
         describe_first(c, message);
     c->figures.crc_errors += result == SHM_BAD_CRC;
     c->figures.verify_errors += !verified;
-    if (answer != NULL) /* before the release: then the host expects the answer */
+    if (o->echo) /* before the release: then the host expects the answer */
         shm_lane_commit(&c->up, message->length, 0);
-    return result;
+    shm_lane_release(&c->down, message);
+    return o->output && result == SHM_OK ? write_message(c, message) : SHM_OK;
 }
 
 /* ---- --source ---- */
@@ -191,14 +178,11 @@ static bool has_taken_more(void *context)
 static enum shm_result send_message(struct client *c, size_t length)
 {
     struct figures *f = &c->figures;
-    unsigned char *payload;
-    enum shm_result result = shm_wait(&c->up, writable, c, c->options.timeout_ns);
+    const enum shm_result result = shm_wait(&c->up, reserve, c, c->options.timeout_ns);
 
-    if (result == SHM_OK)
-        result = shm_lane_reserve(&c->up, &payload);
     if (result != SHM_OK)
         return result;
-    memcpy(payload, c->transfer.stage, length);
+    memcpy(c->transfer.slot, c->transfer.stage, length);
     shm_lane_commit(&c->up, (uint32_t)length, 0);
     f->last_seen_ns = shm_clock_now_ns();
     if (length > 0 && f->messages++ == 0)
@@ -209,30 +193,31 @@ static enum shm_result send_message(struct client *c, size_t length)
 
 enum shm_result transfer_send(struct client *c)
 {
+    const uint64_t count = c->options.count;
     enum shm_result result = SHM_OK;
     bool stopped = false;
 
     /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
-        const bool more = c->options.count == 0 || c->figures.messages < c->options.count;
-        if (more && !stopped) /* a quiet source has no time-out */
+        const bool more = !stopped && (count == 0 || c->figures.messages < count);
+        if (more && result == SHM_OK) /* a quiet source has no time-out */
             result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
-        if (client_stop && !stopped) { /* a second signal ends the wait for room */
-            stopped = true;
-            client_stop = 0;
-        }
         const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
         if (host != SHM_OK && host != SHM_STALLED)
             return host;
-        if (result != SHM_OK && !stopped)
+        if (client_stop && !stopped) { /* a second signal ends the wait for room */
+            stopped = true;
+            client_stop = 0;
+            result = SHM_OK;
+            continue;
+        }
+        if (result != SHM_OK)
             return result;
-        length = more && !stopped ? read(c->transfer.fd, c->transfer.stage, c->up.capacity) : 0;
+        length = more ? read(c->transfer.fd, c->transfer.stage, c->up.capacity) : 0;
         if (length < 0 && errno != EINTR)
             return failed(c, "read");
         if (length >= 0)
             result = send_message(c, (size_t)length);
-        if (result != SHM_OK && !client_stop)
-            return result;
     }
     /* Do not wait for the last message: a host that has its --count does not take it. */
     while (result == SHM_OK && !stopped && (c->transfer.unread = shm_lane_unread(&c->up)) > 1)

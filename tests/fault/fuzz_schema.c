@@ -1,10 +1,7 @@
 /* fuzz_schema.c - a schema out of a segment, and a payload decoded by it: refused, or every field
  * is in bounds, and its JSON is whole and has the room that was counted for it.
  * Input: the schema's text, a NUL, the payload. */
-#include <stdlib.h>
-#include <string.h>
-
-#include "schema.h"
+#include "client.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -59,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size -= length;
     /* Of exactly its size: a sanitizer sees the next byte. */
     unsigned char *payload = malloc(size > 0 ? size : 1);
-    struct text json = {.room = schema_room(&schema, size)};
+    struct text json = {.room = SCHEMA_ROOM(size)};
     json.buffer = calloc(1, json.room);
     if (payload != NULL && json.buffer != NULL) {
         memcpy(payload, data + length, size);

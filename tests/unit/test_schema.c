@@ -1,11 +1,9 @@
 /* src/cliente/schema.c: texts that are schemas and texts that are none, payloads in words; and the
  * demo's sample, sample.c. */
-#define _GNU_SOURCE
-#include <math.h>
-#include <string.h>
+#include "client.h"
 
-#include "sample.h"
-#include "schema.h"
+#include <math.h>
+
 #include "unit.h"
 
 static struct schema schema;
@@ -77,7 +75,7 @@ static void gives(const char *text, const void *payload, size_t length, const ch
 
     CHECK(parses(text));
     schema_fields(&out, &schema, payload, length);
-    CHECK(!out.cut && out.length == strlen(line) && out.length < schema_room(&schema, length));
+    CHECK(!out.cut && out.length == strlen(line) && out.length < SCHEMA_ROOM(length));
     CHECK(strcmp(line, fields) == 0);
     if (strcmp(line, fields) != 0)
         fprintf(stderr, "%s: %s\n", text, line);
@@ -136,7 +134,7 @@ static void room(void)
     unsigned char payload[400];
 
     memset(payload, 0xff, sizeof payload); /* the longest: six bytes for each of a text */
-    CHECK(parses("a:400s") && schema_room(&schema, 399) < 256);
+    CHECK(parses("a:400s"));
     for (size_t room = 1; room <= sizeof buffer; room++) { /* what does not fit is left out */
         struct text out = {.buffer = buffer, .room = room};
         memset(buffer, '!', sizeof buffer);
@@ -154,7 +152,6 @@ static void sample(void)
 
     CHECK(parses(SAMPLE_SCHEMA) && schema.size == sizeof first);
     CHECK(schema.field[4].at == offsetof(struct sample, temperature));
-    CHECK(sample_can_match(SAMPLE_SCHEMA) && sample_can_match("") && !sample_can_match("a:d"));
     memcpy(payload, &first, sizeof first);
     for (unsigned i = sizeof first; i < sizeof payload; i++)
         payload[i] = (unsigned char)((7 + i) % 251);

@@ -1,8 +1,7 @@
 /*
  * cliente_c - attaches to a segment, reads it (or writes to it), prints timing.
  *
- * A message's way: shm_receive -> use it in its slot -> shm_lane_confirm -> shm_lane_release ->
- * record its age -> write it on. The rest begins and ends the run.
+ * This file begins and ends the run; what happens to a message is in transfer.c.
  */
 #include "client.h"
 
@@ -55,8 +54,6 @@ static const struct {
     [-SHM_REFUSED] = {EXIT_REFUSED, NULL},
     [-SHM_SYSTEM] = {EXIT_SYSTEM, NULL},
 };
-
-/* ---- attach ---- */
 
 /* The library calls it in every wait. */
 static bool idle(void *context, enum shm_result host)
@@ -120,8 +117,6 @@ static enum shm_result check_payloads(struct client *c)
     return SHM_OK;
 }
 
-/* ---- roles ---- */
-
 /* For shm_wait. @return false: try again */
 static bool try_role(void *context)
 {
@@ -150,35 +145,15 @@ static enum shm_result take_role(struct client *c)
                           "the client before this one died, and the host has not dropped it for "
                           "%g s; is it stalled?",
                           1e-9 * (double)o->timeout_ns);
-    if (result == SHM_OK && c->role == SHM_BUSY && c->other != 0)
-        return client_say(c, EXIT_REFUSED,
-                          "refused: client pid %" PRIu32 " is the one consumer already; end it, or "
-                          "read beside it without --lossless and --echo",
-                          c->other);
-    if (result == SHM_OK && c->role == SHM_BUSY)
+    if (result != SHM_OK || c->role != SHM_BUSY)
+        return result == SHM_OK ? c->role : result;
+    if (c->other == 0)
         return client_say(c, EXIT_REFUSED, "refused: another client sends already; end it");
-    return result == SHM_OK ? c->role : result;
-}
-
-/* ---- the loop ---- */
-
-static void record(struct client *c, const struct shm_message *message)
-{
-    struct figures *f = &c->figures;
-    const uint64_t now_ns = message->seen_ns;
-
-    if (f->messages++ == 0)
-        f->first_seen_ns = now_ns;
-    f->bytes += message->length;
-    f->last_seen_ns = now_ns;
-    /* A time stamp may be a few ns ahead of a clock read on another CPU: count that as age 0. */
-    histogram_record(&f->seen, now_ns > message->timestamp_ns ? now_ns - message->timestamp_ns : 0);
-    histogram_record(&f->due, now_ns > message->due_ns ? now_ns - message->due_ns : 0);
-    f->foreign_clock |= message->timestamp_ns > now_ns + SHM_STALLED_NS;
-    if (now_ns >= c->next_live_ns) {
-        report_live(c, now_ns);
-        c->next_live_ns = now_ns + 1000000000u;
-    }
+    return client_say(c, EXIT_REFUSED,
+                      "refused: client pid %" PRIu32
+                      " is the one consumer already; end it, or read "
+                      "beside it without --lossless and --echo",
+                      c->other);
 }
 
 static enum shm_result receive(struct client *c)
@@ -196,7 +171,6 @@ static enum shm_result receive(struct client *c)
             continue;
         if (result != SHM_OK)
             return result;
-        record(c, &message);
         if (c->figures.messages == c->options.count)
             return SHM_OK;
     }
@@ -228,8 +202,6 @@ static enum shm_result serve(struct client *c)
     f->foreign_clock |= c->segment.foreign_clock;
     return result;
 }
-
-/* ---- the end ---- */
 
 static void conclude(struct client *c, enum shm_result result)
 {

@@ -6,10 +6,8 @@
 #define INDENT   15    /* the column after a line's label */
 #define ABOUT_US 2000u /* a median up to this, in ns, is "about 1 us" */
 
-static const struct {
-    const char *name;
-    double part; /* the fraction of records at or below it */
-} points[] = {{"min", 0}, {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1}};
+/* min p50 p90 p99 p99.9 max: the fraction of records at or below each */
+static const double points[] = {0, 0.5, 0.9, 0.99, 0.999, 1};
 enum { POINTS = sizeof points / sizeof points[0] };
 
 static const char *const host_states[] = {[-SHM_OK] = "live",
@@ -18,27 +16,20 @@ static const char *const host_states[] = {[-SHM_OK] = "live",
                                           [-SHM_DIED] = "died",
                                           [-SHM_REFUSED] = "died"};
 
-/* Returned by value: several of them go into one line. */
-struct words {
-    char text[32];
-};
-
-/* Three digits, in the smallest unit that has room for them. */
-static struct words duration(uint64_t ns)
+/* Three digits, in the smallest unit that has room for them. Valid until the next call. */
+static const char *duration(uint64_t ns)
 {
     static const char *const units[] = {"ns", "us", "ms", "s"};
+    static char text[32];
     double value = (double)ns;
     unsigned unit = 0;
-    struct words words;
 
     for (; unit < 3 && value >= 999.5; unit++)
         value /= 1000;
     const int decimals = unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-    snprintf(words.text, sizeof words.text, "%.*f %s", decimals, value, units[unit]);
-    return words;
+    snprintf(text, sizeof text, "%.*f %s", decimals, value, units[unit]);
+    return text;
 }
-
-/* ---- figures that are derived ---- */
 
 static double elapsed_s(const struct figures *f)
 {
@@ -70,8 +61,6 @@ static uint64_t ready(const struct client *c)
     return c->figures.messages > waited ? c->figures.messages - waited : 0;
 }
 
-/* ---- while it runs ---- */
-
 void report_attached(struct client *c)
 {
     const struct shm_header *header = &c->segment.header;
@@ -94,13 +83,11 @@ void report_live(const struct client *c, uint64_t now_ns)
     ioctl(fileno(c->text), TIOCGWINSZ, &size);
     snprintf(line, sizeof line, "%4.0f s  " N " messages  %.0f a second  " N " lost  median %s",
              1e-9 * (double)(now_ns - f->begin_ns), f->messages, rate_hz(f), c->down.lost,
-             duration(histogram_percentile(&f->seen, 0.5)).text);
+             duration(histogram_percentile(&f->seen, 0.5)));
     /* One column less than the terminal has: a line that wraps cannot be overwritten. */
     fprintf(c->text, "\r%.*s\033[K", size.ws_col > 0 ? size.ws_col - 1 : WIDTH, line);
     fflush(c->text);
 }
-
-/* ---- text ---- */
 
 /* Prints text in lines of WIDTH, broken at blanks where it has any. */
 static void print_folded(FILE *out, const char *label, const char *text)
@@ -137,24 +124,6 @@ static const char *why_slow(const struct client *c)
     return "its host ran on the same CPU, or this machine is slow";
 }
 
-static void print_counts(FILE *out, const struct client *c)
-{
-    const struct figures *f = &c->figures;
-    const struct shm_waiter *w = &c->waiter;
-
-    fprintf(out, "%-15s" N " in %.2f s, %.1f a second; lost " N,
-            c->options.source ? "sent" : "messages", f->messages, elapsed_s(f), rate_hz(f),
-            c->down.lost);
-    if (c->options.newest)
-        fprintf(out, ", skipped " N, c->down.skipped);
-    if (f->crc_errors + f->verify_errors > 0)
-        fprintf(out, "; wrong CRC " N ", wrong bytes " N, f->crc_errors, f->verify_errors);
-    fprintf(out, "\nwaited         %s: " N " times spinning, " N " asleep, " N " not at all",
-            wait_mode_names[w->mode], w->found_spinning, w->found_sleeping, ready(c));
-    fprintf(out, "\ncpu            %.1f %% of a core; host %s\n", cpu_percent(f),
-            host_states[-c->segment.host]);
-}
-
 static void print_latency(FILE *out, const struct histogram *seen, const struct histogram *due)
 {
     static const char bar[] = "########################################";
@@ -162,15 +131,14 @@ static void print_latency(FILE *out, const struct histogram *seen, const struct 
     static const char *const labels[] = {"below 1 us", "below 10 us", "below 100 us", "below 1 ms",
                                          "1 ms and more"};
 
-    fprintf(out, "\n%-15s", "latency");
+    fputs("\nlatency               min       p50       p90       p99     p99.9       max"
+          "\npublish -> seen",
+          out);
     for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", points[i].name);
-    fprintf(out, "\n%-15s", "publish -> seen");
+        fprintf(out, " %9s", duration(histogram_percentile(seen, points[i])));
+    fputs("\ndue -> seen    ", out);
     for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", duration(histogram_percentile(seen, points[i].part)).text);
-    fprintf(out, "\n%-15s", "due -> seen");
-    for (size_t i = 0; i < POINTS; i++)
-        fprintf(out, " %9s", duration(histogram_percentile(due, points[i].part)).text);
+        fprintf(out, " %9s", duration(histogram_percentile(due, points[i])));
     for (size_t i = 0, before = 0; i < sizeof ends_ns / sizeof ends_ns[0]; i++) {
         const uint64_t count = histogram_below(seen, ends_ns[i]) - before;
         const uint64_t length = (count * (sizeof bar - 1) + seen->count - 1) / seen->count;
@@ -182,19 +150,31 @@ static void print_latency(FILE *out, const struct histogram *seen, const struct 
 
 static void print_text(FILE *out, const struct client *c)
 {
-    const bool received = c->figures.seen.count > 0;
+    const struct figures *f = &c->figures;
+    const struct shm_waiter *w = &c->waiter;
+    const bool received = f->seen.count > 0;
 
     if (c->next_live_ns != UINT64_MAX)
         fputs("\r\033[K", out);
     if (received)
         print_folded(out, "first message", c->first);
-    print_counts(out, c);
-    if (received && c->figures.foreign_clock)
+    fprintf(out, "%-15s" N " in %.2f s, %.1f a second; lost " N,
+            c->options.source ? "sent" : "messages", f->messages, elapsed_s(f), rate_hz(f),
+            c->down.lost);
+    if (c->options.newest)
+        fprintf(out, ", skipped " N, c->down.skipped);
+    if (f->crc_errors + f->verify_errors > 0)
+        fprintf(out, "; wrong CRC " N ", wrong bytes " N, f->crc_errors, f->verify_errors);
+    fprintf(out, "\nwaited         %s: " N " times spinning, " N " asleep, " N " not at all",
+            wait_mode_names[w->mode], w->found_spinning, w->found_sleeping, ready(c));
+    fprintf(out, "\ncpu            %.1f %% of a core; host %s\n", cpu_percent(f),
+            host_states[-c->segment.host]);
+    if (received && f->foreign_clock)
         print_folded(out, "no latency",
                      "a time stamp was over a second away from our clock (time namespaces?)");
     else if (received) {
         print_folded(out, "why not 1 us", why_slow(c));
-        print_latency(out, &c->figures.seen, &c->figures.due);
+        print_latency(out, &f->seen, &f->due);
     }
 }
 
@@ -215,27 +195,22 @@ static void json_latency(const char *key, const struct histogram *histogram, boo
     double values[POINTS + 1] = {[POINTS] = histogram->sum_ns / (double)histogram->count};
 
     for (size_t i = 0; i < POINTS; i++)
-        values[i] = (double)histogram_percentile(histogram, points[i].part);
+        values[i] = (double)histogram_percentile(histogram, points[i]);
     printf(known ? ", \"%s\": " : ", \"%s\": null", key);
     if (known)
         json_numbers("{", "min p50 p90 p99 p99_9 max mean", values);
     printf(known ? "}" : "");
 }
 
-static void json_clock(void)
+/* Every figure contains this time. */
+static double clock_cost_ns(void)
 {
     enum { CALLS = 1000 };
-    struct timespec resolution = {0, 0};
-
-    clock_getres(SHM_CLOCK, &resolution);
     const uint64_t begin_ns = shm_clock_now_ns();
+
     for (int call = 1; call < CALLS; call++)
         shm_clock_now_ns();
-    const uint64_t end_ns = shm_clock_now_ns();
-    printf(", \"clock\": {\"id\": \"%s\"", SHM_CLOCK_NAME);
-    json_numbers(", ", "resolution_ns cost_ns",
-                 (double[]){1e9 * (double)resolution.tv_sec + (double)resolution.tv_nsec,
-                            (double)(end_ns - begin_ns) / CALLS});
+    return (double)(shm_clock_now_ns() - begin_ns) / CALLS;
 }
 
 #define D (double)
@@ -248,6 +223,7 @@ static void print_json(const struct client *c)
     const uint64_t *steps = c->segment.step_ns;
     const struct rusage *a = &f->begin_usage, *b = &f->end_usage;
     const bool known = f->seen.count > 0 && !f->foreign_clock;
+    struct timespec resolution = {0, 0};
 
     printf("{\"wait\": \"%s\", \"host_state\": \"%s\", \"session\": \"" N "\"",
            wait_mode_names[w->mode], host_states[-c->segment.host], header->session);
@@ -275,7 +251,10 @@ static void print_json(const struct client *c)
     printf("}");
     json_latency("latency_ns", &f->seen, known);
     json_latency("due_latency_ns", &f->due, known);
-    json_clock();
+    clock_getres(SHM_CLOCK, &resolution);
+    printf(", \"clock\": {\"id\": \"%s\"", SHM_CLOCK_NAME);
+    json_numbers(", ", "resolution_ns cost_ns",
+                 (double[]){1e9 * D resolution.tv_sec + D resolution.tv_nsec, clock_cost_ns()});
     puts("}}");
 }
 

@@ -14,8 +14,6 @@ static enum shm_result failed(struct client *c, const char *what)
                       strerror(errno));
 }
 
-/* ---- the file ---- */
-
 void transfer_open(struct client *c)
 {
     const char *path = c->options.path;
@@ -70,7 +68,7 @@ static bool is_ready(const struct transfer *t, short events)
     return t->regular || poll(&ready, 1, POLL_MS) > 0;
 }
 
-/* ---- one message ---- */
+/* ---- one message: use it in its slot, confirm, release, record its age, write it on ---- */
 
 static enum shm_result write_all(struct client *c, const char *from, size_t length)
 {
@@ -133,6 +131,25 @@ static bool reserve(void *context)
     return shm_lane_reserve(&c->up, &c->transfer.slot) == SHM_OK;
 }
 
+static void record(struct client *c, const struct shm_message *message)
+{
+    struct figures *f = &c->figures;
+    const uint64_t now_ns = message->seen_ns;
+
+    if (f->messages++ == 0)
+        f->first_seen_ns = now_ns;
+    f->bytes += message->length;
+    f->last_seen_ns = now_ns;
+    /* A time stamp may be a few ns ahead of a clock read on another CPU: count that as age 0. */
+    histogram_record(&f->seen, now_ns > message->timestamp_ns ? now_ns - message->timestamp_ns : 0);
+    histogram_record(&f->due, now_ns > message->due_ns ? now_ns - message->due_ns : 0);
+    f->foreign_clock |= message->timestamp_ns > now_ns + SHM_STALLED_NS;
+    if (now_ns >= c->next_live_ns) {
+        report_live(c, now_ns);
+        c->next_live_ns = now_ns + 1000000000u;
+    }
+}
+
 enum shm_result transfer_use(struct client *c, const struct shm_message *message)
 {
     const struct options *o = &c->options;
@@ -157,6 +174,7 @@ enum shm_result transfer_use(struct client *c, const struct shm_message *message
     if (o->echo) /* before the release: then the host expects the answer */
         shm_lane_commit(&c->up, message->length, 0);
     shm_lane_release(&c->down, message);
+    record(c, message);
     return o->output && result == SHM_OK ? write_message(c, message) : SHM_OK;
 }
 

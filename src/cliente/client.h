@@ -30,11 +30,9 @@ enum exit_code {
     EXIT_DATA = 6,
 };
 
-/* ---- histogram.c ---- */
-
-/* Durations in constant memory, in log-linear buckets as in HdrHistogram: exact below 128 ns, then
- * 128 steps an octave, so that a percentile is at most 1/128 (0.8 %) above the exact one; min, max
- * and mean are exact. Begin with zeros. */
+/* histogram.c: durations in constant memory, in log-linear buckets as in HdrHistogram: exact below
+ * 128 ns, then 128 steps an octave, so that a percentile is at most 1/128 (0.8 %) above the exact
+ * one; min, max and mean are exact. Begin with zeros. */
 #define HISTOGRAM_STEP_BITS 7
 #define HISTOGRAM_STEPS     (1u << HISTOGRAM_STEP_BITS)
 #define HISTOGRAM_BUCKETS   ((64 - HISTOGRAM_STEP_BITS + 1) * HISTOGRAM_STEPS)
@@ -54,18 +52,8 @@ uint64_t histogram_percentile(const struct histogram *histogram, double fraction
 /* @return how many records are below ns, where ns is exact to 1/128 */
 uint64_t histogram_below(const struct histogram *histogram, uint64_t ns);
 
-/* ---- schema.c: the fields of a payload ---- */
-
-/* A buffer for text. The first piece that does not fit is left out, and so are all after it. */
-struct text {
-    char *buffer;
-    size_t room, length; /* length: up to room - 1, the NUL comes after it */
-    bool cut;            /* something was left out */
-};
-
-__attribute__((format(printf, 2, 3))) void text_add(struct text *text, const char *format, ...);
-
-#define SCHEMA_FIELDS (SHM_SCHEMA_SIZE / 4) /* "a:b " is the shortest field with a name */
+/* schema.c: the fields of a payload. "a:b " is the shortest one with a name. */
+#define SCHEMA_FIELDS (SHM_SCHEMA_SIZE / 4)
 
 struct schema {
     struct schema_field {
@@ -83,17 +71,12 @@ struct schema {
  * @return false: the SHM_SCHEMA_SIZE bytes are no such text */
 bool schema_parse(struct schema *schema, const char *text);
 
-/* Adds `, "name": value` for each field that lies whole in a payload of this length. Values are as
- * in JSON: a number, true or false, a list of them, or a string; NaN and infinities are null. */
-void schema_fields(struct text *out, const struct schema *schema, const unsigned char *payload,
-                   size_t length);
+/* Writes `, "name": value` for each field that lies whole in a payload of this length. Values are
+ * as in JSON: a number, true or false, a list of them, or a string; NaN and infinities are null. */
+void schema_write(FILE *out, const struct schema *schema, const unsigned char *payload,
+                  size_t length);
 
-/* Room enough for the fields of a payload: 7 characters for each of its bytes ("false, "), and for
- * each field its name with 8 more (`, "": []`), so less than three times its part of the text. */
-#define SCHEMA_ROOM(length) (3 * SHM_SCHEMA_SIZE + 7 * (size_t)(length))
-
-/* ---- sample.c: the demo's sample, which host.py generates ---- */
-
+/* sample.c: the demo's sample, which host.py generates. */
 #define SAMPLE_SCHEMA "index:Q time_s:d accel:3f gyro:3f temperature:f :20x"
 
 struct sample {
@@ -114,12 +97,11 @@ struct sample sample_of(uint64_t n);
  * message: the sample in front where the schema says so, then byte i is (n + i) % 251 */
 bool sample_matches(const char *schema, const struct shm_message *message);
 
-/* ---- the program ---- */
-
 struct options {
     uint64_t count; /* 0: no end */
     uint64_t timeout_ns;
     enum shm_wait_mode wait;
+    const char *wait_name;
     bool lossless, newest, reconnect, echo, verify, json, quiet, ndjson, output, source;
     const char *path;         /* of --output, or of --source; or "-" */
     char name[SHM_NAME_SIZE]; /* normalised */
@@ -131,8 +113,10 @@ struct transfer {
     bool regular;         /* a regular file: reading or writing it never has to wait */
     unsigned char *stage; /* a copy of one payload: confirmed before it is written */
     unsigned char *slot;  /* of the next message on the up lane */
-    struct text line;     /* its ndjson */
-    uint64_t unread;      /* --source: messages that the host had not taken at the last check */
+    FILE *line;           /* ndjson, into text of length bytes */
+    char *text;
+    size_t length;
+    uint64_t unread; /* --source: messages that the host had not taken at the last check */
 };
 
 /* The figures of a run, over all its hosts; its lane counts the rest. The timed part lasts from
@@ -165,7 +149,7 @@ struct client {
     enum exit_code exit_code;
 };
 
-/* ---- cliente_c.c ---- */
+/* cliente_c.c */
 
 extern volatile sig_atomic_t client_stop; /* a signal came: its number */
 
@@ -174,32 +158,17 @@ extern volatile sig_atomic_t client_stop; /* a signal came: its number */
 __attribute__((format(printf, 3, 4))) enum shm_result
 client_say(struct client *c, enum exit_code code, const char *format, ...);
 
-/* ---- options.c ---- */
-
-extern const char *const wait_mode_names[]; /* by enum shm_wait_mode; ends with NULL */
-
-/* @return false: there is nothing to run, because the options are wrong (one line, EXIT_USAGE), or
- * they were --help, --version or --layout */
+/* options.c. @return false: there is nothing to run, because the options are wrong (one line,
+ * EXIT_USAGE), or they were --help, --version or --layout */
 bool options_parse(struct client *c, int argc, char **argv);
 
-/* ---- transfer.c ---- */
-
+/* transfer.c. transfer_run reads from one host, or sends to it, until it or the run ends.
+ * @return why; SHM_OK: it has its --count, or the host has taken all of --source */
 void transfer_open(struct client *c); /* --output or --source */
+enum shm_result transfer_run(struct client *c);
 void transfer_close(struct client *c);
 
-/* Call it once the run is sure to begin: makes room for payloads, truncates --output. */
-enum shm_result transfer_begin(struct client *c);
-
-/* Uses one message, whole, and releases it: checks it in its slot, echoes it, writes it to
- * --output.
- * @return SHM_OK, also after a wrong CRC, which is counted; otherwise why it does not count */
-enum shm_result transfer_use(struct client *c, const struct shm_message *message);
-
-/* --source: sends all of it on the up lane, and waits until the host has taken it. */
-enum shm_result transfer_send(struct client *c);
-
-/* ---- report.c ---- */
-
+/* report.c */
 void report_attached(struct client *c); /* begins the live line, on a terminal */
 void report_live(const struct client *c, uint64_t now_ns);
 void report_end(const struct client *c);

@@ -156,27 +156,6 @@ static enum shm_result take_role(struct client *c)
                       c->other);
 }
 
-static enum shm_result receive(struct client *c)
-{
-    struct shm_message message;
-
-    while (!client_stop) {
-        enum shm_result result = shm_receive(&c->waiter, c->options.timeout_ns, &message);
-        if (result == SHM_TIMEOUT && c->options.reconnect && c->segment.host == SHM_STALLED)
-            continue;
-        if (result != SHM_OK)
-            return result;
-        result = transfer_use(c, &message);
-        if (result == SHM_LAPPED) /* shm_receive returns it if that lasts too long */
-            continue;
-        if (result != SHM_OK)
-            return result;
-        if (c->figures.messages == c->options.count)
-            return SHM_OK;
-    }
-    return SHM_STOPPED;
-}
-
 /* Reads from one host, or sends to it, until it or the run ends. @return why */
 static enum shm_result serve(struct client *c)
 {
@@ -187,9 +166,7 @@ static enum shm_result serve(struct client *c)
     if (f->reconnects == 0)
         f->began = c->down.next - 1;
     if (result == SHM_OK)
-        result = transfer_begin(c);
-    if (result == SHM_OK)
-        result = c->options.source ? transfer_send(c) : receive(c);
+        result = transfer_run(c);
     f->end_ns = shm_clock_now_ns();
     /* The host's end may be the cause of TIMEOUT and ABSENT, and the zeros in place of truncated
      * pages can cause any result. */

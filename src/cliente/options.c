@@ -4,8 +4,6 @@
 
 #define VERSION "2.0.0"
 
-const char *const wait_mode_names[] = {"adaptive", "spin", "block", NULL};
-
 static const char usage_text[] =
     "usage: cliente_c [options] [NAME]                                (/shmprueba)\n"
     "\n"
@@ -67,19 +65,19 @@ static double parse_number(struct client *c, const char *option, const char *tex
     return 0;
 }
 
-/* @return its index in names */
+/* @return which of the choices, words between blanks, it is */
 static unsigned parse_choice(struct client *c, const char *option, const char *given,
-                             const char *const *names)
+                             const char *choices)
 {
-    char buffer[128] = "";
-    struct text list = {.buffer = buffer, .room = sizeof buffer};
+    unsigned index = 0;
 
-    for (unsigned i = 0; names[i] != NULL; i++) {
-        if (strcmp(given, names[i]) == 0)
-            return i;
-        text_add(&list, " %s", names[i]);
+    for (const char *at = choices; *at != '\0'; index++) {
+        const size_t length = strcspn(at, " ");
+        if (strlen(given) == length && strncmp(at, given, length) == 0)
+            return index;
+        at += length + (at[length] == ' ');
     }
-    refuse(c, "%s %s: no such choice; there are:%s", option, given, buffer);
+    refuse(c, "%s %s: no such choice; there are: %s", option, given, choices);
     return 0;
 }
 
@@ -97,7 +95,6 @@ static void parse_name(struct client *c, const char *name)
 
 bool options_parse(struct client *c, int argc, char **argv)
 {
-    static const char *const formats[] = {"raw", "ndjson", NULL};
     const char *given[128] = {['t'] = "5", ['w'] = "adaptive"}; /* by option: its value, or "" */
     struct options *o = &c->options;
     int option;
@@ -125,7 +122,8 @@ bool options_parse(struct client *c, int argc, char **argv)
         .count = (uint64_t)parse_number(c, "--count", given['n'], "0123456789", 1e15),
         .timeout_ns =
             (uint64_t)(1e9 * parse_number(c, "--timeout", given['t'], "0123456789.e+-", 1e6)),
-        .wait = (enum shm_wait_mode)parse_choice(c, "--wait", given['w'], wait_mode_names),
+        .wait = (enum shm_wait_mode)parse_choice(c, "--wait", given['w'], "adaptive spin block"),
+        .wait_name = given['w'],
         .lossless = given['l'] || given['e'],
         .newest = given['N'],
         .reconnect = given['r'],
@@ -133,7 +131,7 @@ bool options_parse(struct client *c, int argc, char **argv)
         .verify = given['v'],
         .json = given['j'],
         .quiet = given['q'],
-        .ndjson = parse_choice(c, "--format", given['f'] ? given['f'] : "raw", formats),
+        .ndjson = parse_choice(c, "--format", given['f'] ? given['f'] : "raw", "raw ndjson"),
         .output = given['o'],
         .source = given['s'],
         .path = given['o'] ? given['o'] : given['s'],

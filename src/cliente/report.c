@@ -166,7 +166,7 @@ static void print_text(FILE *out, const struct client *c)
     if (f->crc_errors + f->verify_errors > 0)
         fprintf(out, "; wrong CRC " N ", wrong bytes " N, f->crc_errors, f->verify_errors);
     fprintf(out, "\nwaited         %s: " N " times spinning, " N " asleep, " N " not at all",
-            wait_mode_names[w->mode], w->found_spinning, w->found_sleeping, ready(c));
+            c->options.wait_name, w->found_spinning, w->found_sleeping, ready(c));
     fprintf(out, "\ncpu            %.1f %% of a core; host %s\n", cpu_percent(f),
             host_states[-c->segment.host]);
     if (received && f->foreign_clock)
@@ -226,7 +226,7 @@ static void print_json(const struct client *c)
     struct timespec resolution = {0, 0};
 
     printf("{\"wait\": \"%s\", \"host_state\": \"%s\", \"session\": \"" N "\"",
-           wait_mode_names[w->mode], host_states[-c->segment.host], header->session);
+           c->options.wait_name, host_states[-c->segment.host], header->session);
     json_numbers(", ",
                  "messages lost skipped retries crc_errors verify_errors bytes elapsed_s rate_hz "
                  "host_pid missed_wakeups began reconnects",

@@ -2,23 +2,6 @@
 
 #include <float.h>
 #include <math.h>
-#include <stdarg.h>
-
-void text_add(struct text *text, const char *format, ...)
-{
-    const size_t left = text->room - text->length;
-    va_list arguments;
-
-    va_start(arguments, format);
-    const int length =
-        text->cut ? 0 : vsnprintf(text->buffer + text->length, left, format, arguments);
-    va_end(arguments);
-    text->cut = text->cut || length < 0 || (size_t)length >= left;
-    text->length += text->cut ? 0 : (size_t)length;
-    text->buffer[text->length] = '\0';
-}
-
-/* ---- the schema's text ---- */
 
 #define DIGITS  "0123456789"
 #define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
@@ -74,11 +57,9 @@ bool schema_parse(struct schema *schema, const char *text)
     return good;
 }
 
-/* ---- a payload's fields ---- */
-
-/* Adds the shortest text that reads back as the same number. Begins with as many digits as every
+/* Writes the shortest text that reads back as the same number. Begins with as many digits as every
  * normal number can keep; a denormal number may need fewer. */
-static void add_real(struct text *out, double value, bool is_float)
+static void write_real(FILE *out, double value, bool is_float)
 {
     const double normal = is_float ? (double)FLT_MIN : DBL_MIN;
     int n = fabs(value) < normal ? 1 : is_float ? FLT_DIG : DBL_DIG;
@@ -89,7 +70,7 @@ static void add_real(struct text *out, double value, bool is_float)
             snprintf(digits, sizeof digits, "%.*g", n, value);
         while ((is_float ? (double)strtof(digits, NULL) : strtod(digits, NULL)) != value &&
                n++ < DBL_DECIMAL_DIG);
-    text_add(out, "%s", digits);
+    fputs(digits, out);
 }
 
 /* @return bytes of the valid UTF-8 sequence that begins at from; 0: there is none */
@@ -111,25 +92,25 @@ static unsigned utf8_length(const unsigned char *from, size_t room)
     return code >= least[length] && code <= 0x10ffff && !surrogate ? length : 0;
 }
 
-/* Adds text up to the first NUL. Escapes control characters, too: they could reach a terminal. */
-static void add_text(struct text *out, const unsigned char *from, size_t room)
+/* Writes text up to the first NUL. Escapes control characters, too: they could reach a terminal. */
+static void write_text(FILE *out, const unsigned char *from, size_t room)
 {
-    text_add(out, "\"");
-    while (room > 0 && *from != 0 && !out->cut) {
+    fputc('"', out);
+    while (room > 0 && *from != 0 && !ferror(out)) {
         const unsigned length = utf8_length(from, room);
         const unsigned code = length == 2 && *from == 0xc2 ? from[1] : *from; /* below U+0100 */
         const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
         if (length == 0 || control || code == '"' || code == '\\')
-            text_add(out, "\\u%04x", code);
+            fprintf(out, "\\u%04x", code);
         else
-            text_add(out, "%.*s", (int)length, (const char *)from);
+            fprintf(out, "%.*s", (int)length, (const char *)from);
         from += length > 0 ? length : 1;
         room -= length > 0 ? length : 1;
     }
-    text_add(out, "\"");
+    fputc('"', out);
 }
 
-static void add_item(struct text *out, char type, size_t size, const unsigned char *from)
+static void write_item(FILE *out, char type, size_t size, const unsigned char *from)
 {
     const bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
     const size_t unused = 64 - 8 * size; /* bits */
@@ -140,29 +121,29 @@ static void add_item(struct text *out, char type, size_t size, const unsigned ch
     memcpy((unsigned char *)&whole + (little ? 0 : 8 - size), from, size);
     memcpy(type == 'f' ? (void *)&less : &real, from, size);
     if (type == 'f' || type == 'd')
-        add_real(out, type == 'f' ? (double)less : real, type == 'f');
+        write_real(out, type == 'f' ? (double)less : real, type == 'f');
     else if (type == '?')
-        text_add(out, whole != 0 ? "true" : "false");
+        fputs(whole != 0 ? "true" : "false", out);
     else if (type >= 'a') /* a small letter: signed */
-        text_add(out, "%" PRId64, (int64_t)(whole << unused) >> unused);
+        fprintf(out, "%" PRId64, (int64_t)(whole << unused) >> unused);
     else
-        text_add(out, N, whole);
+        fprintf(out, N, whole);
 }
 
-void schema_fields(struct text *out, const struct schema *schema, const unsigned char *payload,
-                   size_t length)
+void schema_write(FILE *out, const struct schema *schema, const unsigned char *payload,
+                  size_t length)
 {
     const struct schema_field *field = schema->field, *end = field + schema->fields;
 
     for (; field < end && field->at + field->item * field->count <= length; field++) {
         const bool text = field->type == 's', list = !text && field->count > 1;
-        text_add(out, ", \"%s\": %s", field->name, list ? "[" : "");
+        fprintf(out, ", \"%s\": %s", field->name, list ? "[" : "");
         if (text)
-            add_text(out, payload + field->at, field->count);
-        for (uint32_t i = 0; !text && i < field->count && !out->cut; i++) {
-            text_add(out, "%s", i > 0 ? ", " : "");
-            add_item(out, field->type, field->item, payload + field->at + i * field->item);
+            write_text(out, payload + field->at, field->count);
+        for (uint32_t i = 0; !text && i < field->count && !ferror(out); i++) {
+            fputs(i > 0 ? ", " : "", out);
+            write_item(out, field->type, field->item, payload + field->at + i * field->item);
         }
-        text_add(out, "%s", list ? "]" : "");
+        fputs(list ? "]" : "", out);
     }
 }

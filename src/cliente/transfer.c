@@ -5,9 +5,6 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-/* A signal must end every wait, so a wait for a pipe polls. */
-#define POLL_MS 50
-
 static enum shm_result failed(struct client *c, const char *what)
 {
     return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, c->options.path,
@@ -33,17 +30,28 @@ void transfer_open(struct client *c)
     t->regular = fstat(t->fd, &found) == 0 && S_ISREG(found.st_mode);
 }
 
-enum shm_result transfer_begin(struct client *c)
+void transfer_close(struct client *c)
 {
-    const size_t capacity = c->segment.header.payload_capacity;
     struct transfer *t = &c->transfer;
 
     free(t->stage);
-    free(t->line.buffer);
-    t->line.room = 128 + (c->options.ndjson ? SCHEMA_ROOM(capacity) : 0);
-    t->line.buffer = malloc(t->line.room);
-    t->stage = malloc(capacity);
-    if (t->stage == NULL || t->line.buffer == NULL)
+    if (t->line != NULL)
+        fclose(t->line);
+    free(t->text);
+    if (t->fd > STDERR_FILENO && close(t->fd) != 0)
+        failed(c, "close");
+}
+
+/* Makes room for payloads, truncates --output. */
+static enum shm_result prepare(struct client *c)
+{
+    struct transfer *t = &c->transfer;
+
+    free(t->stage);
+    t->stage = malloc(c->segment.header.payload_capacity);
+    if (t->line == NULL)
+        t->line = open_memstream(&t->text, &t->length);
+    if (t->stage == NULL || t->line == NULL)
         return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
     /* Truncate only now: a run that cannot begin must leave FILE as it is, perhaps the output of
      * another run. EINVAL: it is no regular file, so there is nothing to truncate. */
@@ -53,19 +61,12 @@ enum shm_result transfer_begin(struct client *c)
     return SHM_OK;
 }
 
-void transfer_close(struct client *c)
-{
-    free(c->transfer.stage);
-    free(c->transfer.line.buffer);
-    if (c->transfer.fd > STDERR_FILENO && close(c->transfer.fd) != 0)
-        failed(c, "close");
-}
-
+/* A signal must end every wait, so a wait for a pipe is short. */
 static bool is_ready(const struct transfer *t, short events)
 {
     struct pollfd ready = {.fd = t->fd, .events = events};
 
-    return t->regular || poll(&ready, 1, POLL_MS) > 0;
+    return t->regular || poll(&ready, 1, 50) > 0;
 }
 
 /* ---- one message: use it in its slot, confirm, release, record its age, write it on ---- */
@@ -93,36 +94,41 @@ static void add_key(struct client *c, const char *name, uint64_t value)
     for (unsigned i = 0; i < c->schema.fields; i++)
         if (strcmp(c->schema.field[i].name, name) == 0)
             return;
-    text_add(&c->transfer.line, ", \"%s\": %" PRIu64, name, value);
+    fprintf(c->transfer.line, ", \"%s\": " N, name, value);
 }
 
 static enum shm_result write_message(struct client *c, const struct shm_message *message)
 {
-    struct text *line = &c->transfer.line;
+    struct transfer *t = &c->transfer;
 
     if (!c->options.ndjson)
-        return write_all(c, (const char *)c->transfer.stage, message->length);
-    line->length = 0;
+        return write_all(c, (const char *)t->stage, message->length);
+    rewind(t->line);
     add_key(c, "n", message->n);
     add_key(c, "timestamp_ns", message->timestamp_ns);
     add_key(c, "length", message->length);
-    schema_fields(line, &c->schema, c->transfer.stage, message->length);
-    text_add(line, line->length > 0 ? "}\n" : ", }\n");
-    line->buffer[1] = '{'; /* in place of the first ", " */
-    return write_all(c, line->buffer + 1, line->length - 1);
+    schema_write(t->line, &c->schema, t->stage, message->length);
+    fputs(ftell(t->line) > 0 ? "}\n" : ", }\n", t->line);
+    if (fflush(t->line) != 0)
+        return failed(c, "make a line for");
+    t->text[1] = '{'; /* in place of the first ", " */
+    return write_all(c, t->text + 1, t->length - 1);
 }
 
 /* Puts the first message into words: its fields, or its first bytes if it has none. */
 static void describe_first(struct client *c, const struct shm_message *message)
 {
-    struct text text = {.buffer = c->first, .room = sizeof c->first - 4};
+    FILE *out = fmemopen(c->first, sizeof c->first - sizeof " ...", "w");
 
-    text_add(&text, "n %" PRIu64 ", %" PRIu32 " B", message->n, message->length);
-    schema_fields(&text, &c->schema, c->transfer.stage, message->length);
+    if (out == NULL)
+        return;
+    fprintf(out, "n " N ", %" PRIu32 " B", message->n, message->length);
+    schema_write(out, &c->schema, c->transfer.stage, message->length);
     for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
-        text_add(&text, " %02x", c->transfer.stage[i]);
-    if (text.cut)
-        memcpy(c->first + text.length, " ...", sizeof " ...");
+        fprintf(out, " %02x", c->transfer.stage[i]);
+    if (fflush(out) != 0 || ferror(out)) /* it is full: end after a word */
+        strcpy(strrchr(c->first, ' '), " ...");
+    fclose(out);
 }
 
 static bool reserve(void *context)
@@ -150,7 +156,8 @@ static void record(struct client *c, const struct shm_message *message)
     }
 }
 
-enum shm_result transfer_use(struct client *c, const struct shm_message *message)
+/* @return SHM_OK, also after a wrong CRC, which is counted; otherwise why it does not count */
+static enum shm_result use(struct client *c, const struct shm_message *message)
 {
     const struct options *o = &c->options;
     struct transfer *t = &c->transfer;
@@ -178,6 +185,25 @@ enum shm_result transfer_use(struct client *c, const struct shm_message *message
     return o->output && result == SHM_OK ? write_message(c, message) : SHM_OK;
 }
 
+static enum shm_result receive(struct client *c)
+{
+    struct shm_message message;
+
+    while (!client_stop) {
+        enum shm_result result = shm_receive(&c->waiter, c->options.timeout_ns, &message);
+        if (result == SHM_TIMEOUT && c->options.reconnect && c->segment.host == SHM_STALLED)
+            continue;
+        if (result != SHM_OK)
+            return result;
+        result = use(c, &message);
+        if (result != SHM_OK && result != SHM_LAPPED) /* shm_receive ends what laps too long */
+            return result;
+        if (result == SHM_OK && c->figures.messages == c->options.count)
+            return SHM_OK;
+    }
+    return SHM_STOPPED;
+}
+
 /* ---- --source ---- */
 
 static bool source_has_more(void *context)
@@ -192,32 +218,17 @@ static bool has_taken_more(void *context)
     return shm_lane_unread(&c->up) < c->transfer.unread;
 }
 
-/* Sends length bytes of the stage; 0: the end of the stream. */
-static enum shm_result send_message(struct client *c, size_t length)
+static enum shm_result send_all(struct client *c)
 {
     struct figures *f = &c->figures;
-    const enum shm_result result = shm_wait(&c->up, reserve, c, c->options.timeout_ns);
-
-    if (result != SHM_OK)
-        return result;
-    memcpy(c->transfer.slot, c->transfer.stage, length);
-    shm_lane_commit(&c->up, (uint32_t)length, 0);
-    f->last_seen_ns = shm_clock_now_ns();
-    if (length > 0 && f->messages++ == 0)
-        f->first_seen_ns = f->last_seen_ns;
-    f->bytes += length;
-    return SHM_OK;
-}
-
-enum shm_result transfer_send(struct client *c)
-{
     const uint64_t count = c->options.count;
-    enum shm_result result = SHM_OK;
+    enum shm_result result;
     bool stopped = false;
 
     /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
-        const bool more = !stopped && (count == 0 || c->figures.messages < count);
+        const bool more = !stopped && (count == 0 || f->messages < count);
+        result = shm_wait(&c->up, reserve, c, c->options.timeout_ns);
         if (more && result == SHM_OK) /* a quiet source has no time-out */
             result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
         const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
@@ -226,19 +237,30 @@ enum shm_result transfer_send(struct client *c)
         if (client_stop && !stopped) { /* a second signal ends the wait for room */
             stopped = true;
             client_stop = 0;
-            result = SHM_OK;
             continue;
         }
         if (result != SHM_OK)
             return result;
-        length = more ? read(c->transfer.fd, c->transfer.stage, c->up.capacity) : 0;
+        length = more ? read(c->transfer.fd, c->transfer.slot, c->up.capacity) : 0;
         if (length < 0 && errno != EINTR)
             return failed(c, "read");
-        if (length >= 0)
-            result = send_message(c, (size_t)length);
+        if (length < 0)
+            continue;
+        shm_lane_commit(&c->up, (uint32_t)length, 0);
+        f->last_seen_ns = shm_clock_now_ns();
+        if (length > 0 && f->messages++ == 0)
+            f->first_seen_ns = f->last_seen_ns;
+        f->bytes += (uint64_t)length;
     }
     /* Do not wait for the last message: a host that has its --count does not take it. */
     while (result == SHM_OK && !stopped && (c->transfer.unread = shm_lane_unread(&c->up)) > 1)
         result = shm_wait(&c->up, has_taken_more, c, c->options.timeout_ns);
     return result;
+}
+
+enum shm_result transfer_run(struct client *c)
+{
+    const enum shm_result result = prepare(c);
+
+    return result != SHM_OK ? result : c->options.source ? send_all(c) : receive(c);
 }

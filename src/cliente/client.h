@@ -1,8 +1,4 @@
-/*
- * client.h - the program cliente_c, on the library's public functions: its command line
- * (options.c), its loop (cliente_c.c), its files (transfer.c), what it prints (report.c), and what
- * a payload holds (schema.c, sample.c). Include it first.
- */
+/* client.h - the program cliente_c, on the library's public functions. Include it first. */
 #ifndef CLIENT_H
 #define CLIENT_H
 
@@ -52,19 +48,17 @@ uint64_t histogram_percentile(const struct histogram *histogram, double fraction
 /* @return how many records are below ns, where ns is exact to 1/128 */
 uint64_t histogram_below(const struct histogram *histogram, uint64_t ns);
 
-/* schema.c: the fields of a payload. "a:b " is the shortest one with a name. */
-#define SCHEMA_FIELDS (SHM_SCHEMA_SIZE / 4)
-
+/* schema.c: the fields of a payload. */
 struct schema {
     struct schema_field {
         char name[SHM_SCHEMA_SIZE];
-        char type;      /* of Python's struct module: b B h H i I q Q f d ? s */
-        uint32_t count; /* items; of s: bytes */
-        size_t item;    /* bytes of one */
-        size_t at;      /* bytes from the payload's begin */
-    } field[SCHEMA_FIELDS];
-    unsigned fields; /* without gaps (x); 0: raw bytes */
-    size_t size;     /* bytes, at most UINT32_MAX */
+        char type;                /* of Python's struct module: b B h H i I q Q f d ? s */
+        uint32_t count;           /* items; of s: bytes */
+        size_t item;              /* bytes of one */
+        size_t at;                /* bytes from the payload's begin */
+    } field[SHM_SCHEMA_SIZE / 4]; /* "a:b " is the shortest field with a name */
+    unsigned fields;              /* without gaps (x); 0: raw bytes */
+    size_t size;                  /* bytes, at most UINT32_MAX */
 };
 
 /* Reads "name:type name:type ..." from another process, so trusts nothing in it.
@@ -89,12 +83,11 @@ struct sample {
 };
 _Static_assert(sizeof(struct sample) == 64, "the schema knows of no other gap");
 
-/* @return the sample in message n of host.py: it depends on n alone, in exact binary fractions, so
- * that every byte can be checked */
+/* It depends on n alone, in exact binary fractions, so that every byte can be checked. */
 struct sample sample_of(uint64_t n);
 
-/* schema: SAMPLE_SCHEMA or "". @return true when every byte is what host.py generates for this
- * message: the sample in front where the schema says so, then byte i is (n + i) % 251 */
+/* schema: SAMPLE_SCHEMA or "". @return true when every byte is what host.py generates: the sample
+ * in front where the schema says so, then byte i is (n + i) % 251 */
 bool sample_matches(const char *schema, const struct shm_message *message);
 
 struct options {
@@ -149,12 +142,10 @@ struct client {
     enum exit_code exit_code;
 };
 
-/* cliente_c.c */
-
 extern volatile sig_atomic_t client_stop; /* a signal came: its number */
 
-/* Prints one line on standard error. With EXIT_DONE the run goes on. Another code ends it, and only
- * the first such line is printed. @return SHM_SYSTEM */
+/* cliente_c.c. Prints one line on standard error. With EXIT_DONE the run goes on. Another code ends
+ * it, and only the first such line is printed. @return SHM_SYSTEM */
 __attribute__((format(printf, 3, 4))) enum shm_result
 client_say(struct client *c, enum exit_code code, const char *format, ...);
 
@@ -171,7 +162,8 @@ void transfer_close(struct client *c);
 /* report.c */
 void report_attached(struct client *c); /* begins the live line, on a terminal */
 void report_live(const struct client *c, uint64_t now_ns);
-void report_end(const struct client *c);
+void report_text(const struct client *c);
+void report_json(const struct client *c);
 void report_layout(void);
 
 #endif

@@ -1,8 +1,5 @@
-/*
- * cliente_c - attaches to a segment, reads it (or writes to it), prints timing.
- *
- * This file begins and ends the run; what happens to a message is in transfer.c.
- */
+/* cliente_c - attaches to a segment, reads it (or writes to it), prints timing. This file begins
+ * and ends the run; what happens to a message is in transfer.c. */
 #include "client.h"
 
 #include <fcntl.h>
@@ -150,9 +147,8 @@ static enum shm_result take_role(struct client *c)
     if (c->other == 0)
         return client_say(c, EXIT_REFUSED, "refused: another client sends already; end it");
     return client_say(c, EXIT_REFUSED,
-                      "refused: client pid %" PRIu32
-                      " is the one consumer already; end it, or read "
-                      "beside it without --lossless and --echo",
+                      "refused: client pid %u is the one consumer already; end it, or read beside "
+                      "it without --lossless and --echo",
                       c->other);
 }
 
@@ -221,7 +217,10 @@ static void run(struct client *c)
            (result = attach(c, result)) == SHM_OK);
     getrusage(RUSAGE_SELF, &f->end_usage);
     conclude(c, result);
-    report_end(c);
+    if (o->json)
+        report_json(c);
+    else if (!o->quiet)
+        report_text(c);
 }
 
 static void take_signals(void)

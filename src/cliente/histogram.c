@@ -10,9 +10,9 @@ static unsigned bucket_of(uint64_t ns)
 
 static uint64_t highest_in(unsigned bucket)
 {
-    const unsigned shift = bucket < HISTOGRAM_STEPS ? 0 : bucket / HISTOGRAM_STEPS - 1;
+    const uint64_t shift = bucket < HISTOGRAM_STEPS ? 0 : bucket / HISTOGRAM_STEPS - 1;
 
-    return (((uint64_t)bucket - shift * HISTOGRAM_STEPS + 1) << shift) - 1;
+    return ((bucket - shift * HISTOGRAM_STEPS + 1) << shift) - 1;
 }
 
 void histogram_record(struct histogram *histogram, uint64_t ns)

@@ -2,11 +2,8 @@
 
 #include <getopt.h>
 
-#define VERSION "2.0.0"
-
 static const char usage_text[] =
-    "usage: cliente_c [options] [NAME]                                (/shmprueba)\n"
-    "\n"
+    "usage: cliente_c [options] [NAME]                                (/shmprueba)\n\n"
     "  -n, --count N        stop after N messages; 0: never   (5000; 0 with -o, -s)\n"
     "  -t, --timeout S      longest wait for a host, or the next message      (5)\n"
     "  -w, --wait MODE      adaptive | spin | block                    (adaptive)\n"
@@ -20,8 +17,7 @@ static const char usage_text[] =
     "  -v, --verify         check every byte against the known pattern\n"
     "      --layout         print the segment's layout, and exit\n"
     "  -j, --json           one JSON object on standard output at the end\n"
-    "  -q, --quiet    -h, --help    --version\n"
-    "\n"
+    "  -q, --quiet    -h, --help    --version\n\n"
     "exit: 0 done, 1 system error, 2 usage, 3 no host, 4 host died, 5 refused,\n"
     "      6 data lost or damaged where the run promised otherwise\n";
 
@@ -111,7 +107,7 @@ bool options_parse(struct client *c, int argc, char **argv)
     if (given['h'])
         fputs(usage_text, stdout);
     if (given[VERSION_ASKED])
-        printf("cliente_c %s (segment version %u)\n", VERSION, SHM_VERSION);
+        printf("cliente_c 2.0.0 (segment version %u)\n", SHM_VERSION);
     if (given[LAYOUT])
         report_layout();
     if (given['h'] || given[VERSION_ASKED] || given[LAYOUT])

@@ -2,9 +2,7 @@
 
 #include <sys/ioctl.h>
 
-#define WIDTH    79    /* 80 columns, less one for the cursor */
-#define INDENT   15    /* the column after a line's label */
-#define ABOUT_US 2000u /* a median up to this, in ns, is "about 1 us" */
+#define WIDTH 79 /* 80 columns, less one for the cursor */
 
 /* min p50 p90 p99 p99.9 max: the fraction of records at or below each */
 static const double points[] = {0, 0.5, 0.9, 0.99, 0.999, 1};
@@ -49,9 +47,9 @@ static double between_s(struct timeval begin, struct timeval end)
 
 static double cpu_percent(const struct figures *f)
 {
-    return 100 / elapsed_s(f) *
-           (between_s(f->begin_usage.ru_utime, f->end_usage.ru_utime) +
-            between_s(f->begin_usage.ru_stime, f->end_usage.ru_stime));
+    const struct rusage *a = &f->begin_usage, *b = &f->end_usage;
+    const double cpu_s = between_s(a->ru_utime, b->ru_utime) + between_s(a->ru_stime, b->ru_stime);
+    return 100 * cpu_s / elapsed_s(f);
 }
 
 /* @return how many messages were there without a wait */
@@ -92,14 +90,14 @@ void report_live(const struct client *c, uint64_t now_ns)
 /* Prints text in lines of WIDTH, broken at blanks where it has any. */
 static void print_folded(FILE *out, const char *label, const char *text)
 {
-    const size_t room = WIDTH - INDENT;
+    const size_t room = WIDTH - 15;
 
     while (*text != '\0') {
         size_t length = strlen(text) > room ? room : strlen(text);
         while (text[length] != '\0' && length > 1 && text[length] != ' ')
             length--;
         length = length > 1 ? length : room;
-        fprintf(out, "%-*s%.*s\n", INDENT, label, (int)length, text);
+        fprintf(out, "%-15s%.*s\n", label, (int)length, text);
         text += length + (text[length] == ' ');
         label = "";
     }
@@ -111,7 +109,7 @@ static const char *why_slow(const struct client *c)
     const struct shm_waiter *w = &c->waiter;
     const uint64_t half = c->figures.messages / 2;
 
-    if (histogram_percentile(&c->figures.seen, 0.5) <= ABOUT_US)
+    if (histogram_percentile(&c->figures.seen, 0.5) <= 2000)
         return "";
     if (w->mode == SHM_WAIT_BLOCK)
         return "it slept until each message woke it (--wait block)";
@@ -131,9 +129,8 @@ static void print_latency(FILE *out, const struct histogram *seen, const struct 
     static const char *const labels[] = {"below 1 us", "below 10 us", "below 100 us", "below 1 ms",
                                          "1 ms and more"};
 
-    fputs("\nlatency               min       p50       p90       p99     p99.9       max"
-          "\npublish -> seen",
-          out);
+    fputs("\nlatency               min       p50       p90       p99     p99.9       max\n", out);
+    fputs("publish -> seen", out);
     for (size_t i = 0; i < POINTS; i++)
         fprintf(out, " %9s", duration(histogram_percentile(seen, points[i])));
     fputs("\ndue -> seen    ", out);
@@ -148,8 +145,9 @@ static void print_latency(FILE *out, const struct histogram *seen, const struct 
     fputc('\n', out);
 }
 
-static void print_text(FILE *out, const struct client *c)
+void report_text(const struct client *c)
 {
+    FILE *out = c->text;
     const struct figures *f = &c->figures;
     const struct shm_waiter *w = &c->waiter;
     const bool received = f->seen.count > 0;
@@ -178,8 +176,6 @@ static void print_text(FILE *out, const struct client *c)
     }
 }
 
-/* ---- JSON ---- */
-
 /* keys: separated by blanks; values: one for each key. */
 static void json_numbers(const char *before, const char *keys, const double *values)
 {
@@ -202,23 +198,11 @@ static void json_latency(const char *key, const struct histogram *histogram, boo
     printf(known ? "}" : "");
 }
 
-/* Every figure contains this time. */
-static double clock_cost_ns(void)
-{
-    enum { CALLS = 1000 };
-    const uint64_t begin_ns = shm_clock_now_ns();
-
-    for (int call = 1; call < CALLS; call++)
-        shm_clock_now_ns();
-    return (double)(shm_clock_now_ns() - begin_ns) / CALLS;
-}
-
 #define D (double)
 
-static void print_json(const struct client *c)
+void report_json(const struct client *c)
 {
     const struct figures *f = &c->figures;
-    const struct shm_header *header = &c->segment.header;
     const struct shm_waiter *w = &c->waiter;
     const uint64_t *steps = c->segment.step_ns;
     const struct rusage *a = &f->begin_usage, *b = &f->end_usage;
@@ -226,14 +210,14 @@ static void print_json(const struct client *c)
     struct timespec resolution = {0, 0};
 
     printf("{\"wait\": \"%s\", \"host_state\": \"%s\", \"session\": \"" N "\"",
-           c->options.wait_name, host_states[-c->segment.host], header->session);
+           c->options.wait_name, host_states[-c->segment.host], c->segment.header.session);
     json_numbers(", ",
                  "messages lost skipped retries crc_errors verify_errors bytes elapsed_s rate_hz "
                  "host_pid missed_wakeups began reconnects",
                  (double[]){D f->messages, D c->down.lost, D c->down.skipped, D c->down.retries,
                             D f->crc_errors, D f->verify_errors, D f->bytes, elapsed_s(f),
-                            rate_hz(f), D header->host_pid, D w->missed_wakeups, D f->began,
-                            D f->reconnects});
+                            rate_hz(f), D c->segment.header.host_pid, D w->missed_wakeups,
+                            D f->began, D f->reconnects});
     json_numbers(", \"waits\": {", "ready spun slept displaced gap_ns lateness_ns off_cpu",
                  (double[]){D ready(c), D w->found_spinning, D w->found_sleeping, D w->displaced,
                             D w->gap_ns, D w->lateness_ns, w->off_cpu});
@@ -252,28 +236,21 @@ static void print_json(const struct client *c)
     json_latency("latency_ns", &f->seen, known);
     json_latency("due_latency_ns", &f->due, known);
     clock_getres(SHM_CLOCK, &resolution);
+    const uint64_t begin_ns = shm_clock_now_ns();
+    for (int call = 1; call < 1000; call++)
+        shm_clock_now_ns();
+    const double cost_ns = 1e-3 * D(shm_clock_now_ns() - begin_ns); /* every figure contains it */
     printf(", \"clock\": {\"id\": \"%s\"", SHM_CLOCK_NAME);
     json_numbers(", ", "resolution_ns cost_ns",
-                 (double[]){1e9 * D resolution.tv_sec + D resolution.tv_nsec, clock_cost_ns()});
+                 (double[]){1e9 * D resolution.tv_sec + D resolution.tv_nsec, cost_ns});
     puts("}}");
 }
-
-void report_end(const struct client *c)
-{
-    if (c->options.json)
-        print_json(c);
-    else if (!c->options.quiet)
-        print_text(c->text, c);
-}
-
-/* ---- --layout ---- */
 
 #define PRINT_FIELD(block, field, offset, size, type)                                              \
     printf("%-15s %-17s %6zu %5zu %s\n", #block, #field, (size_t)(offset), (size_t)(size), type);
 
 static const char facts[] =
-    "\n"
-    "/dev/shm/NAME on Linux; sizes and offsets (in a block) in bytes; %s endian.\n"
+    "\n/dev/shm/NAME on Linux; sizes and offsets (in a block) in bytes; %s endian.\n"
     "Lane_up's slots follow lane_down's. Message n (from 1): slot n %% slot_count.\n"
     "version    %u\n"
     "flags      bit 0: every message has a CRC-32\n"

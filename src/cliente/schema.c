@@ -17,44 +17,38 @@ static size_t size_of_type(char type)
     return size;
 }
 
-/* Reads one field at *from and moves *from past it. @return false: there is none */
-static bool parse_field(struct schema *schema, const char **from)
-{
-    const size_t name = strspn(*from, LETTERS DIGITS), digits = strspn(*from, DIGITS);
-    struct schema_field field = {.count = 1, .at = schema->size};
-    char *to = (char *)*from + name;
-
-    if (*to++ != ':' || digits > 0 || *to == '0' || strspn(to, DIGITS) > 10)
-        return false;
-    const bool counted = strspn(to, DIGITS) > 0;
-    const uint64_t count = counted ? strtoull(to, &to, 10) : 1;
-    field.type = *to;
-    field.item = size_of_type(*to++);
-    if (field.item == 0 || (counted && count == 1) ||
-        count > (UINT32_MAX - schema->size) / field.item)
-        return false;
-    field.count = (uint32_t)count;
-    memcpy(field.name, *from, name);
-    for (unsigned i = 0; i < schema->fields; i++)
-        if (strcmp(schema->field[i].name, field.name) == 0)
-            return false;
-    *from = to;
-    schema->size += field.item * field.count;
-    if (name > 0)
-        schema->field[schema->fields++] = field;
-    return (name == 0) == (field.type == 'x');
-}
-
 bool schema_parse(struct schema *schema, const char *text)
 {
-    const char *const end = memchr(text, '\0', SHM_SCHEMA_SIZE);
-    bool good = end != NULL;
-
     schema->fields = 0;
     schema->size = 0;
-    while (good && text < end) /* one blank between two fields */
-        good = parse_field(schema, &text) && (text == end || (*text++ == ' ' && text < end));
-    return good;
+    if (memchr(text, '\0', SHM_SCHEMA_SIZE) == NULL)
+        return false;
+    while (*text != '\0') {
+        const size_t name = strspn(text, LETTERS DIGITS), digits = strspn(text, DIGITS);
+        struct schema_field field = {.at = schema->size};
+        char *to = (char *)text + name;
+        if (*to++ != ':' || digits > 0 || *to == '0' || strspn(to, DIGITS) > 10)
+            return false;
+        const bool counted = strspn(to, DIGITS) > 0;
+        const uint64_t count = counted ? strtoull(to, &to, 10) : 1;
+        field.type = *to;
+        field.item = size_of_type(*to++);
+        if (field.item == 0 || (counted && count == 1) || (name == 0) != (field.type == 'x') ||
+            count > (UINT32_MAX - schema->size) / field.item)
+            return false;
+        field.count = (uint32_t)count;
+        memcpy(field.name, text, name);
+        for (unsigned i = 0; i < schema->fields; i++)
+            if (strcmp(schema->field[i].name, field.name) == 0)
+                return false;
+        schema->size += field.item * field.count;
+        if (name > 0)
+            schema->field[schema->fields++] = field;
+        if (to[0] != '\0' && (to[0] != ' ' || to[1] == '\0')) /* one blank between two fields */
+            return false;
+        text = to + (to[0] == ' ');
+    }
+    return true;
 }
 
 /* Writes the shortest text that reads back as the same number. Begins with as many digits as every

@@ -32,33 +32,8 @@ void transfer_open(struct client *c)
 
 void transfer_close(struct client *c)
 {
-    struct transfer *t = &c->transfer;
-
-    free(t->stage);
-    if (t->line != NULL)
-        fclose(t->line);
-    free(t->text);
-    if (t->fd > STDERR_FILENO && close(t->fd) != 0)
+    if (c->transfer.fd > STDERR_FILENO && close(c->transfer.fd) != 0)
         failed(c, "close");
-}
-
-/* Makes room for payloads, truncates --output. */
-static enum shm_result prepare(struct client *c)
-{
-    struct transfer *t = &c->transfer;
-
-    free(t->stage);
-    t->stage = malloc(c->segment.header.payload_capacity);
-    if (t->line == NULL)
-        t->line = open_memstream(&t->text, &t->length);
-    if (t->stage == NULL || t->line == NULL)
-        return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
-    /* Truncate only now: a run that cannot begin must leave FILE as it is, perhaps the output of
-     * another run. EINVAL: it is no regular file, so there is nothing to truncate. */
-    if (c->options.output && t->fd > STDERR_FILENO && c->figures.reconnects == 0 &&
-        ftruncate(t->fd, 0) != 0 && errno != EINVAL)
-        return failed(c, "truncate");
-    return SHM_OK;
 }
 
 /* A signal must end every wait, so a wait for a pipe is short. */
@@ -68,8 +43,6 @@ static bool is_ready(const struct transfer *t, short events)
 
     return t->regular || poll(&ready, 1, 50) > 0;
 }
-
-/* ---- one message: use it in its slot, confirm, release, record its age, write it on ---- */
 
 static enum shm_result write_all(struct client *c, const char *from, size_t length)
 {
@@ -127,7 +100,7 @@ static void describe_first(struct client *c, const struct shm_message *message)
     for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
         fprintf(out, " %02x", c->transfer.stage[i]);
     if (fflush(out) != 0 || ferror(out)) /* it is full: end after a word */
-        strcpy(strrchr(c->first, ' '), " ...");
+        memcpy(strrchr(c->first, ' '), " ...", sizeof " ...");
     fclose(out);
 }
 
@@ -156,7 +129,8 @@ static void record(struct client *c, const struct shm_message *message)
     }
 }
 
-/* @return SHM_OK, also after a wrong CRC, which is counted; otherwise why it does not count */
+/* Uses one message in its slot, confirms and releases it, records its age, writes it on.
+ * @return SHM_OK, also after a wrong CRC, which is counted; otherwise why it does not count */
 static enum shm_result use(struct client *c, const struct shm_message *message)
 {
     const struct options *o = &c->options;
@@ -204,8 +178,6 @@ static enum shm_result receive(struct client *c)
     return SHM_STOPPED;
 }
 
-/* ---- --source ---- */
-
 static bool source_has_more(void *context)
 {
     const struct client *c = context;
@@ -221,13 +193,12 @@ static bool has_taken_more(void *context)
 static enum shm_result send_all(struct client *c)
 {
     struct figures *f = &c->figures;
-    const uint64_t count = c->options.count;
     enum shm_result result;
     bool stopped = false;
 
     /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
-        const bool more = !stopped && (count == 0 || f->messages < count);
+        const bool more = !stopped && (c->options.count == 0 || f->messages < c->options.count);
         result = shm_wait(&c->up, reserve, c, c->options.timeout_ns);
         if (more && result == SHM_OK) /* a quiet source has no time-out */
             result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
@@ -260,7 +231,18 @@ static enum shm_result send_all(struct client *c)
 
 enum shm_result transfer_run(struct client *c)
 {
-    const enum shm_result result = prepare(c);
+    struct transfer *t = &c->transfer;
 
-    return result != SHM_OK ? result : c->options.source ? send_all(c) : receive(c);
+    free(t->stage);
+    t->stage = malloc(c->segment.header.payload_capacity);
+    if (t->line == NULL)
+        t->line = open_memstream(&t->text, &t->length);
+    if (t->stage == NULL || t->line == NULL)
+        return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
+    /* Truncate only now: a run that cannot begin must leave FILE as it is, perhaps the output of
+     * another run. EINVAL: it is no regular file, so there is nothing to truncate. */
+    if (c->options.output && t->fd > STDERR_FILENO && c->figures.reconnects == 0 &&
+        ftruncate(t->fd, 0) != 0 && errno != EINVAL)
+        return failed(c, "truncate");
+    return c->options.source ? send_all(c) : receive(c);
 }

@@ -14,7 +14,7 @@ static void on_signal(int number)
 
 enum shm_result client_say(struct client *c, enum exit_code code, const char *format, ...)
 {
-    char text[1600];
+    char text[8192];
     va_list arguments;
 
     if (code != EXIT_DONE && c->exit_code != EXIT_DONE)
@@ -41,6 +41,7 @@ static const struct {
 } ends[-SHM_SYSTEM + 1] = {
     [-SHM_ABSENT] = {EXIT_NO_HOST, NULL},
     [-SHM_STARTING] = {EXIT_NO_HOST, NULL},
+    [-SHM_STALLED] = {EXIT_NO_HOST, NULL},
     [-SHM_TIMEOUT] = {EXIT_NO_HOST, NULL},
     [-SHM_DIED] = {EXIT_HOST_DIED, NULL},
     [-SHM_LAPPED] = {EXIT_DATA, "each message was overwritten before it was read; more --slots, a "
@@ -85,7 +86,8 @@ static enum shm_result attach(struct client *c, enum shm_result ended)
     if (result != SHM_OK && again && result != SHM_REFUSED && result != SHM_SYSTEM)
         return ended;
     if (result != SHM_OK)
-        return client_say(c, ends[-result].code, "%s", found.why);
+        return client_say(c, result == SHM_ENDED ? EXIT_NO_HOST : ends[-result].code, "%s",
+                          found.why);
     c->segment = found;
     c->stalled = false;
     c->figures.reconnects += again;

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """host.py - creates a shared memory segment and publishes into it, for cliente_c and for readers
-of your own. The library is src/shmprueba.py; this is the program: jobs, report, command line.
-"""
+of your own. The library is src/shmprueba.py; this is the program: jobs, report, command line."""
 import os
 import signal
 import sys
@@ -37,8 +36,10 @@ import stat
 import struct
 import subprocess
 import time
+from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
+from itertools import accumulate
 from typing import BinaryIO, Callable, List, Optional, Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "src"))
@@ -51,6 +52,7 @@ LINUX, PR_SET_TIMERSLACK = sys.platform.startswith("linux"), 29
 PAUSE_NS = 50_000_000  # between two checks of what changes slowly
 EXIT_CODES = {"system": 1, "gone": 1, "usage": 2, "in_use": 3, "absent": 3, "silent": 3, "died": 4,
               "refused": 5, "dropped": 6, "damaged": 6}
+SAMPLE, SAMPLE_SIZE = "index:Q time_s:d accel:3f gyro:3f temperature:f :20x", 64
 Fill = Callable[[memoryview, int], int]  # writes message n into the view, returns its length
 
 
@@ -80,11 +82,6 @@ def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
     hint = "; see host.py --help" if error.kind == "usage" else ""
     put(f"host.py: {name}{error}{hint}\n", sys.stderr, must=False)
     return EXIT_CODES[error.kind]
-
-
-# ---- what is published, and what it costs -------------------------------------------------------
-
-SAMPLE, SAMPLE_SIZE = "index:Q time_s:d accel:3f gyro:3f temperature:f :20x", 64
 
 
 def make_generator(size: int) -> Fill:
@@ -122,17 +119,11 @@ class Latency(Counter):
         if not self:
             return None
         points = {"min": 0, "p50": .5, "p90": .9, "p99": .99, "p99_9": .999, "max": 1}
-        total, seen, figures = sum(self.values()), 0, {}
-        for step in sorted(self):
-            seen += self[step]
-            for name, at in points.items():
-                if seen >= at * total - 1e-6:
-                    figures.setdefault(name, step)
-        mean = sum(step * count for step, count in self.items()) / total
-        return {**figures, "mean": round(mean, 1)}
+        steps, total = sorted(self), sum(self.values())
+        seen = list(accumulate(self[step] for step in steps))
+        figures = {name: steps[bisect_left(seen, at * total - 1e-6)] for name, at in points.items()}
+        return {**figures, "mean": round(sum(step * self[step] for step in steps) / total, 1)}
 
-
-# ---- a run: what the jobs share ----------------------------------------------------------------
 
 class Host:
     def __init__(self, options: argparse.Namespace) -> None:
@@ -344,8 +335,7 @@ def echo(host: Host) -> None:
         host.publish_ns.record(end - begin)
         fill(expected, n)
         reply = segment.receive(0)  # the same reply
-        same = reply.payload == expected
-        if not segment.release(reply) or not same:
+        if reply.payload != expected or not segment.release(reply):
             raise Error("damaged", f"message {n} did not come back as it was sent")
         host.received = n
 
@@ -355,14 +345,6 @@ def sink(host: Host, file: BinaryIO, regular: bool) -> None:
     options, segment = host.options, host.segment
     if regular and options.sink != "-":
         file.truncate(0)  # not earlier: another running host of this name may write it
-
-    def write(payload: bytes) -> None:
-        at, step = 0, len(payload) if regular else select.PIPE_BUF
-        while at < len(payload):
-            while not regular and not select.select([], [file], [], 0.05)[1]:
-                segment.care()  # a reader that pauses must not stop the heartbeat
-            at += os.write(file.fileno(), payload[at:at + step])
-
     host.wait_for(lambda: segment.sending or segment.receive(0), "cliente_c --source",
                   f"{options.sink} is empty")
     while host.received < options.count:
@@ -379,12 +361,14 @@ def sink(host: Host, file: BinaryIO, regular: bool) -> None:
                                    f"{options.sink} ends before it")
         if not payload:  # an empty message ends the stream
             return
-        write(payload)
+        rest = memoryview(payload)
+        while rest:
+            while not regular and not select.select([], [file], [], 0.05)[1]:
+                segment.care()  # a reader that pauses must not stop the heartbeat
+            rest = rest[os.write(file.fileno(), rest if regular else rest[:select.PIPE_BUF]):]
         host.bytes += len(payload)
         host.received += 1
 
-
-# ---- from begin to end -------------------------------------------------------------------------
 
 def open_file(path: str, flags: int, standard) -> Tuple[BinaryIO, bool]:
     """(unbuffered file, is it regular?). Only a regular file never makes us wait."""
@@ -431,20 +415,16 @@ def report(host: Host, elapsed: float, failed: int) -> None:
                       echo_errors=published - host.received if failed == 6 else 0)
     if options.json:
         return host.tell(json.dumps(record))
-
-    def in_us(figures: dict, names: str) -> str:
-        return "  ".join(f"{name.replace('_', '.')} {ns / 1000:.{int(ns < 100_000)}f}"
-                         for name, ns in ((name, figures[name]) for name in names.split())) + " us"
-
-    text = ("host.py  {0} {1} messages in {elapsed_s:.3f} s, {rate_hz:.1f} a second\n"
-            "  clients     {clients} attached, {dropped_clients} dropped; waited for room {stalls} "
-            "times; {bytes} bytes").format("received" if options.sink else "published", count,
-                                           **record)
-    if spent:
-        text += "\n  publish     " + in_us(spent, "mean p50 p99")
-    if round_trip:
-        text += "\n  round trip  " + in_us(round_trip, "p50 p90 p99 p99_9 max")
-    host.tell(text)
+    text = (f"host.py  {'received' if options.sink else 'published'} {count} messages in "
+            f"{elapsed:.3f} s, {count / elapsed:.1f} a second\n  clients     {record['clients']} "
+            f"attached, {segment.dropped} dropped; waited for room {segment.stalls} times; "
+            f"{record['bytes']} bytes")
+    for label, figures, names in (("publish   ", spent, "mean p50 p99"),
+                                  ("round trip", round_trip, "p50 p90 p99 p99_9 max")):
+        if figures:
+            text += f"\n  {label}  " + "  ".join(
+                f"{name} {figures[name] / 1000:.1f}" for name in names.split()) + " us"
+    host.tell(text.replace("p99_9", "p99.9"))
 
 
 def run(host: Host) -> int:
@@ -500,31 +480,29 @@ class Parser(argparse.ArgumentParser):
         raise Ended
 
 
-def number(kind: type, low: float, high: float) -> Callable[[str], float]:
+def number(metavar: str, kind: type, low: float, high: float) -> dict:
     def parse(text: str) -> float:
         with suppress(ValueError):  # float would take "nan", "1_0" and " 5"
             if not text.strip("0123456789.e+-") and low <= kind(text) <= high:
                 return kind(text)
         raise argparse.ArgumentTypeError(
             f"{text}: not a {'whole ' if kind is int else ''}number from {low} to {high}")
-    return parse
+    return {"metavar": metavar, "type": parse}
 
 
 def parse_options(arguments: List[str]) -> argparse.Namespace:
-    parser = Parser(prog="host.py", usage="host.py [options] [-- COMMAND ARG...]",
-                    description="Publishes into a shared memory segment. COMMAND is started once "
-                                "the segment is live; the host ends with it and passes its exit "
-                                "status on.", allow_abbrev=False)
+    parser = Parser(
+        prog="host.py", usage="host.py [options] [-- COMMAND ARG...]", allow_abbrev=False,
+        description="Publishes into a shared memory segment. COMMAND is started once it is live; "
+                    "the host ends with it and passes its exit status on.")
     add, flag = parser.add_argument, {"action": "store_true"}
     add("--name", metavar="NAME", default="/shmprueba", help="of the segment (/shmprueba)")
-    add("--rate", metavar="HZ", type=number(float, 0, 1e9),
-        help="messages a second; 0: no pause (1000)")
-    add("--size", metavar="BYTES", type=number(int, 1, 1 << 30), default=64,
-        help="payload of a message (64)")
-    add("--slots", metavar="N", type=number(int, 2, 65536),
-        help="messages a lane holds, a power of two (by size)")
-    add("--count", metavar="N", type=number(int, 0, 1 << 40), default=0,
-        help="stop after N messages; 0: Ctrl-C (0)")
+    add("--rate", help="messages a second; 0: no pause (1000)", **number("HZ", float, 0, 1e9))
+    add("--size", default=64, help="payload of a message (64)", **number("BYTES", int, 1, 1 << 30))
+    add("--slots", help="messages a lane holds, a power of two (by size)",
+        **number("N", int, 2, 65536))
+    add("--count", default=0, help="stop after N messages; 0: never (0)",
+        **number("N", int, 0, 1 << 40))
     add("--input", metavar="FILE", help="publish FILE (-: standard input); without --rate flat "
         "out, to one cliente_c --lossless, all of it")
     add("--wait-client", help="publish nothing until a client is attached", **flag)
@@ -533,8 +511,8 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add("--sink", metavar="FILE", help="write what one cliente_c --source sends to FILE (-: "
         "standard output); publish nothing")
     add("--wait", choices=["spin", "block"], help="how --echo (spin) and --sink (block) wait")
-    add("--stall-timeout", metavar="S", type=number(float, .001, 1e6), default=1.0,
-        help="drop a consumer that stands still so long (1.0)")
+    add("--stall-timeout", default=1.0, help="drop a consumer that stands still so long (1.0)",
+        **number("S", float, .001, 1e6))
     add("--json", help="print one JSON object at the end, and nothing else", **flag)
     add("--quiet", help="say nothing but what went wrong", **flag)
     dashes = arguments.index("--") if "--" in arguments else len(arguments)

@@ -1,19 +1,9 @@
-/*
- * cliente_c - attaches to a segment, reads it (or writes to it), prints timing.
- *
- * A message's way: shm_receive -> use it in its slot -> shm_lane_confirm -> shm_lane_release ->
- * record its age -> write it on. The rest begins and ends the run.
- */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdarg.h>
-#include <string.h>
-#include <unistd.h>
-
+/* cliente_c - attaches to a segment, reads it (or writes to it), prints timing. This file begins
+ * and ends the run; what happens to a message is in transfer.c. */
 #include "client.h"
-#include "sample.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
 
 volatile sig_atomic_t client_stop;
 
@@ -24,31 +14,44 @@ static void on_signal(int number)
 
 enum shm_result client_say(struct client *c, enum exit_code code, const char *format, ...)
 {
+    char text[8192];
     va_list arguments;
 
     if (code != EXIT_DONE && c->exit_code != EXIT_DONE)
         return SHM_SYSTEM;
     c->exit_code = code != EXIT_DONE ? code : c->exit_code;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    for (char *at = text; *at != '\0'; at++) /* one line, whatever was typed */
+        if ((unsigned char)*at < ' ')
+            *at = '?';
     if (c->next_live_ns != UINT64_MAX)
         fputs("\r\033[K", c->text);
     fflush(c->text);
-    fprintf(stderr, "cliente_c: %s: ", c->options.name);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "cliente_c: %s%s%s%s\n", c->options.name, c->options.name[0] ? ": " : "", text,
+            code == EXIT_USAGE ? "; see cliente_c --help" : "");
     return SHM_SYSTEM;
 }
 
-static enum exit_code exit_code_of(enum shm_result result)
-{
-    return result == SHM_SYSTEM    ? EXIT_SYSTEM
-           : result == SHM_REFUSED ? EXIT_REFUSED
-           : result == SHM_DIED    ? EXIT_HOST_DIED
-                                   : EXIT_NO_HOST;
-}
-
-/* ---- attach ---- */
+/* How each result ends a run. text: what to say, where the segment or the library does not. */
+static const struct {
+    enum exit_code code;
+    const char *text;
+} ends[-SHM_SYSTEM + 1] = {
+    [-SHM_ABSENT] = {EXIT_NO_HOST, NULL},
+    [-SHM_STARTING] = {EXIT_NO_HOST, NULL},
+    [-SHM_STALLED] = {EXIT_NO_HOST, NULL},
+    [-SHM_TIMEOUT] = {EXIT_NO_HOST, NULL},
+    [-SHM_DIED] = {EXIT_HOST_DIED, NULL},
+    [-SHM_LAPPED] = {EXIT_DATA, "each message was overwritten before it was read; more --slots, a "
+                                "lower --rate, --newest or --lossless"},
+    [-SHM_DROPPED] = {EXIT_DATA, "the host dropped this client, which had not moved for "
+                                 "--stall-timeout; read faster, or raise that"},
+    [-SHM_DAMAGED] = {EXIT_REFUSED, "the segment holds what no host writes; restart host.py"},
+    [-SHM_REFUSED] = {EXIT_REFUSED, NULL},
+    [-SHM_SYSTEM] = {EXIT_SYSTEM, NULL},
+};
 
 /* The library calls it in every wait. */
 static bool idle(void *context, enum shm_result host)
@@ -69,6 +72,7 @@ static bool idle(void *context, enum shm_result host)
 static enum shm_result attach(struct client *c, enum shm_result ended)
 {
     const bool again = ended != SHM_OK;
+    const struct shm_lane last = c->down;
     struct shm_segment found = {.idle = idle, .context = c}; /* the report needs the old one */
 
     if (again && !c->options.quiet)
@@ -77,19 +81,23 @@ static enum shm_result attach(struct client *c, enum shm_result ended)
     shm_segment_detach(&c->segment);
     const enum shm_result result = shm_segment_attach(
         &found, c->options.name, again ? c->segment.header.schema : NULL, c->options.timeout_ns);
-    if (result == SHM_OK) {
-        c->segment = found;
-        c->stalled = false;
-        c->figures.reconnects += again;
-        shm_lane_open(&c->down, &c->segment, SHM_DOWN); /* serve reports errors */
-        shm_lane_open(&c->up, &c->segment, SHM_UP);
-        c->down.newest = c->options.newest;
-    }
-    if (result == SHM_OK || result == SHM_STOPPED)
+    if (result == SHM_STOPPED)
         return result;
-    if (again && result != SHM_REFUSED && result != SHM_SYSTEM)
+    if (result != SHM_OK && again && result != SHM_REFUSED && result != SHM_SYSTEM)
         return ended;
-    return client_say(c, exit_code_of(result), "%s", found.why);
+    if (result != SHM_OK)
+        return client_say(c, result == SHM_ENDED ? EXIT_NO_HOST : ends[-result].code, "%s",
+                          found.why);
+    c->segment = found;
+    c->stalled = false;
+    c->figures.reconnects += again;
+    shm_lane_open(&c->down, &c->segment, SHM_DOWN); /* serve reports errors */
+    shm_lane_open(&c->up, &c->segment, SHM_UP);
+    c->down.newest = c->options.newest;
+    c->down.lost = last.lost; /* its counts go on */
+    c->down.skipped = last.skipped;
+    c->down.retries = last.retries;
+    return SHM_OK;
 }
 
 /* Do the options suit the payloads of this host? */
@@ -102,30 +110,23 @@ static enum shm_result check_payloads(struct client *c)
     if (c->options.ndjson && c->schema.fields == 0)
         return client_say(c, EXIT_USAGE,
                           "this host sends raw payloads, which have no fields; use --format raw");
-    if (c->options.verify && !sample_can_match(schema))
+    if (c->options.verify && *schema != '\0' && strcmp(schema, SAMPLE_SCHEMA) != 0)
         return client_say(c, EXIT_USAGE,
                           "--verify knows the demo's payloads, not \"%s\"; leave it out", schema);
     return SHM_OK;
 }
 
-/* ---- roles ---- */
-
-static bool receives(const struct client *c)
-{
-    return shm_role_is_held(&c->segment, SHM_ROLE_RECEIVER);
-}
-
-/* For shm_wait: tries to take the role, with the result in c->role. @return false: try again */
+/* For shm_wait. @return false: try again */
 static bool try_role(void *context)
 {
     struct client *c = context;
+    const bool sends = c->options.source || c->options.echo;
 
-    if (c->options.source)
-        c->role = shm_lane_produce(&c->up);
-    else if (c->options.echo && !receives(c)) /* it would not read our answers */
-        c->role = SHM_AGAIN;
-    else
-        c->role = shm_lane_claim(&c->down, c->options.echo ? &c->up : NULL, &c->other);
+    c->unheard = sends && !shm_role_is_held(&c->segment, SHM_ROLE_RECEIVER);
+    if (c->unheard)
+        return false;
+    c->role = c->options.source ? shm_lane_produce(&c->up)
+                                : shm_lane_claim(&c->down, sends ? &c->up : NULL, &c->other);
     return c->role != SHM_AGAIN;
 }
 
@@ -135,7 +136,7 @@ static enum shm_result take_role(struct client *c)
     const struct options *o = &c->options;
     const enum shm_result result = shm_wait(&c->down, try_role, c, o->timeout_ns);
 
-    if (result == SHM_TIMEOUT && (o->source || o->echo) && !receives(c))
+    if (result == SHM_TIMEOUT && c->unheard)
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
                           o->echo ? "--echo" : "--sink FILE");
     if (result == SHM_TIMEOUT)
@@ -143,63 +144,14 @@ static enum shm_result take_role(struct client *c)
                           "the client before this one died, and the host has not dropped it for "
                           "%g s; is it stalled?",
                           1e-9 * (double)o->timeout_ns);
-    if (result == SHM_OK && c->role == SHM_BUSY && c->other != 0)
-        return client_say(c, EXIT_REFUSED,
-                          "refused: client pid %" PRIu32 " is the one consumer already; end it, or "
-                          "read beside it without --lossless and --echo",
-                          c->other);
-    if (result == SHM_OK && c->role == SHM_BUSY)
+    if (result != SHM_OK || c->role != SHM_BUSY)
+        return result == SHM_OK ? c->role : result;
+    if (c->other == 0)
         return client_say(c, EXIT_REFUSED, "refused: another client sends already; end it");
-    return result == SHM_OK ? c->role : result;
-}
-
-/* ---- the loop ---- */
-
-static void record(struct client *c, const struct shm_message *message)
-{
-    struct figures *f = &c->figures;
-    const uint64_t now_ns = message->seen_ns;
-
-    if (f->messages++ == 0)
-        f->first_seen_ns = now_ns;
-    f->bytes += message->length;
-    f->last_seen_ns = now_ns;
-    /* A time stamp may be a few ns ahead of a clock read on another CPU: count that as age 0. */
-    histogram_record(&f->seen, now_ns > message->timestamp_ns ? now_ns - message->timestamp_ns : 0);
-    histogram_record(&f->due, now_ns > message->due_ns ? now_ns - message->due_ns : 0);
-    if (message->timestamp_ns > now_ns && message->timestamp_ns - now_ns > SHM_STALLED_NS)
-        f->foreign_clock = true;
-    if (now_ns >= c->next_live_ns) {
-        report_live(c, now_ns);
-        c->next_live_ns = now_ns + 1000000000u;
-    }
-}
-
-static enum shm_result receive(struct client *c)
-{
-    struct shm_message message;
-
-    while (!client_stop) {
-        enum shm_result result = shm_receive(&c->waiter, c->options.timeout_ns, &message);
-        if (result == SHM_TIMEOUT && c->options.reconnect && c->segment.host == SHM_STALLED)
-            continue;
-        if (result != SHM_OK)
-            return result;
-        result = transfer_use(c, &message);
-        if (result == SHM_LAPPED) /* shm_receive returns it if that lasts too long */
-            continue;
-        if (result != SHM_OK && result != SHM_BAD_CRC)
-            return result;
-        shm_lane_release(&c->down, &message);
-        record(c, &message);
-        if (c->options.output && result == SHM_OK)
-            result = transfer_write(c, &message);
-        if (result != SHM_OK && result != SHM_BAD_CRC)
-            return result;
-        if (c->figures.messages == c->options.count)
-            return SHM_OK;
-    }
-    return SHM_STOPPED;
+    return client_say(c, EXIT_REFUSED,
+                      "refused: client pid %u is the one consumer already; end it, or read beside "
+                      "it without --lossless and --echo",
+                      c->other);
 }
 
 /* Reads from one host, or sends to it, until it or the run ends. @return why */
@@ -212,9 +164,7 @@ static enum shm_result serve(struct client *c)
     if (f->reconnects == 0)
         f->began = c->down.next - 1;
     if (result == SHM_OK)
-        result = transfer_begin(c);
-    if (result == SHM_OK)
-        result = c->options.source ? transfer_send(c) : receive(c);
+        result = transfer_run(c);
     f->end_ns = shm_clock_now_ns();
     /* The host's end may be the cause of TIMEOUT and ABSENT, and the zeros in place of truncated
      * pages can cause any result. */
@@ -224,43 +174,27 @@ static enum shm_result serve(struct client *c)
         result = host;
     shm_lane_leave(&c->down); /* before anything is printed: a host may be waiting for us */
     shm_lane_leave(&c->up);
-    f->lost += c->down.lost;
-    f->skipped += c->down.skipped;
-    f->retries += c->down.retries;
     f->foreign_clock |= c->segment.foreign_clock;
     return result;
 }
 
-/* ---- the end ---- */
-
 static void conclude(struct client *c, enum shm_result result)
 {
     const struct figures *f = &c->figures;
-    const uint64_t lost = c->options.lossless ? f->lost : 0;
+    const uint64_t lost = c->options.lossless ? c->down.lost : 0;
+    const char *text = ends[-result].text ? ends[-result].text : c->segment.why;
 
     if (result == SHM_ENDED && c->options.source && shm_lane_unread(&c->up) > 0)
         client_say(c, EXIT_DATA, "the host closed before it took everything");
     else if (result == SHM_TIMEOUT)
         client_say(c, EXIT_NO_HOST, "the host lives, but %s nothing for %g s; see --timeout",
                    c->options.source ? "took" : "sent", 1e-9 * (double)c->options.timeout_ns);
-    else if (result == SHM_DROPPED)
-        client_say(c, EXIT_DATA,
-                   "the host dropped this client, which had not moved for "
-                   "--stall-timeout; read faster, or raise that");
-    else if (result == SHM_LAPPED)
-        client_say(c, EXIT_DATA,
-                   "each message was overwritten before it was read; more --slots, a "
-                   "lower --rate, --newest or --lossless");
-    else if (result == SHM_DAMAGED)
-        client_say(c, EXIT_REFUSED, "the segment holds what no host writes; restart host.py");
-    else if (result != SHM_OK && result != SHM_STOPPED && result != SHM_ENDED)
-        client_say(c, exit_code_of(result), "%s",
-                   c->segment.why[0] ? c->segment.why : shm_result_text(result));
+    else if (ends[-result].code != EXIT_DONE)
+        client_say(c, ends[-result].code, "%s", text[0] ? text : shm_result_text(result));
     if (f->crc_errors > 0 || f->verify_errors > 0 || lost > 0)
         client_say(c, EXIT_DATA,
-                   "%" PRIu64 " messages failed the CRC, %" PRIu64 " the byte check, %" PRIu64
-                   " were lost",
-                   f->crc_errors, f->verify_errors, f->lost);
+                   N " messages failed the CRC, " N " the byte check, " N " were lost",
+                   f->crc_errors, f->verify_errors, c->down.lost);
 }
 
 static void run(struct client *c)
@@ -269,8 +203,6 @@ static void run(struct client *c)
     struct figures *f = &c->figures;
     enum shm_result result;
 
-    histogram_reset(&f->seen);
-    histogram_reset(&f->due);
     f->begin_ns = shm_clock_now_ns();
     if (attach(c, SHM_OK) != SHM_OK || check_payloads(c) != SHM_OK)
         return;
@@ -287,7 +219,10 @@ static void run(struct client *c)
            (result = attach(c, result)) == SHM_OK);
     getrusage(RUSAGE_SELF, &f->end_usage);
     conclude(c, result);
-    report_end(c);
+    if (o->json)
+        report_json(c);
+    else if (!o->quiet)
+        report_text(c);
 }
 
 static void take_signals(void)
@@ -317,20 +252,20 @@ int main(int argc, char **argv)
             return EXIT_SYSTEM;
     take_signals();
     shm_timer_slack();
-    c.options = options_parse(argc, argv);
-    const bool to_stdout = c.options.output && strcmp(c.options.path, "-") == 0;
-    c.text = to_stdout ? stderr : stdout;
+    c.text = stdout;
     c.next_live_ns = UINT64_MAX;
-    if (no_stdout && (to_stdout || c.options.json || !c.options.quiet))
-        client_say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");
-    else
-        transfer_open(&c);
-    if (c.exit_code == EXIT_DONE && !client_stop)
-        run(&c);
+    if (options_parse(&c, argc, argv)) {
+        if (no_stdout && (c.text == stderr || c.options.json || !c.options.quiet))
+            client_say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");
+        else
+            transfer_open(&c);
+        if (c.exit_code == EXIT_DONE && !client_stop)
+            run(&c);
+    }
     shm_segment_detach(&c.segment);
     transfer_close(&c);
     /* With --output - the text goes to standard error, and errors are ignored. */
-    if (!to_stdout && (fflush(stdout) != 0 || ferror(stdout)))
+    if (c.text == stdout && (fflush(stdout) != 0 || ferror(stdout)))
         client_say(&c, EXIT_SYSTEM, "standard output: %s", strerror(errno));
     return (int)c.exit_code;
 }

@@ -1,102 +1,59 @@
-#include "schema.h"
+#include "client.h"
 
 #include <float.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-void text_add(struct text *text, const char *format, ...)
-{
-    const size_t left = text->room - text->length;
-    va_list arguments;
-
-    va_start(arguments, format);
-    const int length =
-        text->cut ? 0 : vsnprintf(text->buffer + text->length, left, format, arguments);
-    va_end(arguments);
-    text->cut = text->cut || length < 0 || (size_t)length >= left;
-    text->length += text->cut ? 0 : (size_t)length;
-    text->buffer[text->length] = '\0';
-}
-
-/* ---- the schema's text ---- */
 
 #define DIGITS  "0123456789"
 #define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
-#define INTEGERS(X)                                                                                \
-    X('b', int8_t, "%d")                                                                           \
-    X('B', uint8_t, "%u")                                                                          \
-    X('h', int16_t, "%d")                                                                          \
-    X('H', uint16_t, "%u")                                                                         \
-    X('i', int32_t, "%" PRId32)                                                                    \
-    X('I', uint32_t, "%" PRIu32)                                                                   \
-    X('q', int64_t, "%" PRId64)                                                                    \
-    X('Q', uint64_t, "%" PRIu64)
 
 /* @return bytes of one item of this type; 0: there is no such type */
 static size_t size_of_type(char type)
 {
-#define SIZE(letter, integer, format)                                                              \
-    case letter: return sizeof(integer);
-    switch (type) {
-        INTEGERS(SIZE)
-    case 'f': return sizeof(float);
-    case 'd': return sizeof(double);
-    case '?':
-    case 's':
-    case 'x': return 1;
-    default: return 0;
-    }
-}
+    static const char *const types[] = {[1] = "bB?sx", [2] = "hH", [4] = "iIf", [8] = "qQd"};
+    size_t size = 8;
 
-/* Reads one field at *from and moves *from past it. @return false: there is none */
-static bool parse_field(struct schema *schema, const char **from)
-{
-    const size_t name = strspn(*from, LETTERS DIGITS), digits = strspn(*from, DIGITS);
-    struct schema_field field = {.count = 1, .at = schema->size};
-    char *to = (char *)*from + name;
-
-    if (*to++ != ':' || digits > 0 || *to == '0' || strspn(to, DIGITS) > 10)
-        return false;
-    const bool counted = strspn(to, DIGITS) > 0;
-    const uint64_t count = counted ? strtoull(to, &to, 10) : 1;
-    field.type = *to;
-    field.item = size_of_type(*to++);
-    if (field.item == 0 || (counted && count == 1) ||
-        count > (UINT32_MAX - schema->size) / field.item)
-        return false;
-    field.count = (uint32_t)count;
-    memcpy(field.name, *from, name);
-    for (unsigned i = 0; i < schema->fields; i++)
-        if (strcmp(schema->field[i].name, field.name) == 0)
-            return false;
-    *from = to;
-    schema->size += field.item * field.count;
-    if (name > 0)
-        schema->field[schema->fields++] = field;
-    return (name == 0) == (field.type == 'x');
+    while (size > 0 && (type == '\0' || strchr(types[size], type) == NULL))
+        size /= 2;
+    return size;
 }
 
 bool schema_parse(struct schema *schema, const char *text)
 {
-    const char *const end = memchr(text, '\0', SHM_SCHEMA_SIZE);
-    bool good = end != NULL;
-
     schema->fields = 0;
     schema->size = 0;
-    while (good && text < end) /* one blank between two fields */
-        good = parse_field(schema, &text) && (text == end || (*text++ == ' ' && text < end));
-    return good;
+    if (memchr(text, '\0', SHM_SCHEMA_SIZE) == NULL)
+        return false;
+    while (*text != '\0') {
+        const size_t name = strspn(text, LETTERS DIGITS), digits = strspn(text, DIGITS);
+        struct schema_field field = {.at = schema->size};
+        char *to = (char *)text + name;
+        if (*to++ != ':' || digits > 0 || *to == '0' || strspn(to, DIGITS) > 10)
+            return false;
+        const bool counted = strspn(to, DIGITS) > 0;
+        const uint64_t count = counted ? strtoull(to, &to, 10) : 1;
+        field.type = *to;
+        field.item = size_of_type(*to++);
+        if (field.item == 0 || (counted && count == 1) || (name == 0) != (field.type == 'x') ||
+            count > (UINT32_MAX - schema->size) / field.item)
+            return false;
+        field.count = (uint32_t)count;
+        memcpy(field.name, text, name);
+        for (unsigned i = 0; i < schema->fields; i++)
+            if (strcmp(schema->field[i].name, field.name) == 0)
+                return false;
+        schema->size += field.item * field.count;
+        if (name > 0)
+            schema->field[schema->fields++] = field;
+        if (to[0] != '\0' && (to[0] != ' ' || to[1] == '\0')) /* one blank between two fields */
+            return false;
+        text = to + (to[0] == ' ');
+    }
+    return true;
 }
 
-/* ---- a payload's fields ---- */
-
-/* Adds the shortest text that reads back as the same number. Begins with as many digits as every
+/* Writes the shortest text that reads back as the same number. Begins with as many digits as every
  * normal number can keep; a denormal number may need fewer. */
-static void add_real(struct text *out, double value, bool is_float)
+static void write_real(FILE *out, double value, bool is_float)
 {
     const double normal = is_float ? (double)FLT_MIN : DBL_MIN;
     int n = fabs(value) < normal ? 1 : is_float ? FLT_DIG : DBL_DIG;
@@ -107,7 +64,7 @@ static void add_real(struct text *out, double value, bool is_float)
             snprintf(digits, sizeof digits, "%.*g", n, value);
         while ((is_float ? (double)strtof(digits, NULL) : strtod(digits, NULL)) != value &&
                n++ < DBL_DECIMAL_DIG);
-    text_add(out, "%s", digits);
+    fputs(digits, out);
 }
 
 /* @return bytes of the valid UTF-8 sequence that begins at from; 0: there is none */
@@ -129,75 +86,58 @@ static unsigned utf8_length(const unsigned char *from, size_t room)
     return code >= least[length] && code <= 0x10ffff && !surrogate ? length : 0;
 }
 
-/* Adds text up to the first NUL. Escapes control characters, too: they could reach a terminal. */
-static void add_text(struct text *out, const unsigned char *from, size_t room)
+/* Writes text up to the first NUL. Escapes control characters, too: they could reach a terminal. */
+static void write_text(FILE *out, const unsigned char *from, size_t room)
 {
-    text_add(out, "\"");
-    while (room > 0 && *from != 0 && !out->cut) {
+    fputc('"', out);
+    while (room > 0 && *from != 0 && !ferror(out)) {
         const unsigned length = utf8_length(from, room);
         const unsigned code = length == 2 && *from == 0xc2 ? from[1] : *from; /* below U+0100 */
         const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
         if (length == 0 || control || code == '"' || code == '\\')
-            text_add(out, "\\u%04x", code);
+            fprintf(out, "\\u%04x", code);
         else
-            text_add(out, "%.*s", (int)length, (const char *)from);
+            fprintf(out, "%.*s", (int)length, (const char *)from);
         from += length > 0 ? length : 1;
         room -= length > 0 ? length : 1;
     }
-    text_add(out, "\"");
+    fputc('"', out);
 }
 
-static void add_item(struct text *out, char type, const unsigned char *from)
+static void write_item(FILE *out, char type, size_t size, const unsigned char *from)
 {
+    const bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+    const size_t unused = 64 - 8 * size; /* bits */
+    uint64_t whole = 0;
     double real = 0;
     float less = 0;
 
-#define ADD(letter, integer, format)                                                               \
-    case letter: {                                                                                 \
-        integer value;                                                                             \
-        memcpy(&value, from, sizeof value);                                                        \
-        text_add(out, format, value);                                                              \
-        break;                                                                                     \
-    }
-    switch (type) {
-        INTEGERS(ADD)
-    case 'f':
-        memcpy(&less, from, sizeof less);
-        add_real(out, (double)less, true);
-        break;
-    case 'd':
-        memcpy(&real, from, sizeof real);
-        add_real(out, real, false);
-        break;
-    default: text_add(out, *from ? "true" : "false");
-    }
+    memcpy((unsigned char *)&whole + (little ? 0 : 8 - size), from, size);
+    memcpy(type == 'f' ? (void *)&less : &real, from, size);
+    if (type == 'f' || type == 'd')
+        write_real(out, type == 'f' ? (double)less : real, type == 'f');
+    else if (type == '?')
+        fputs(whole != 0 ? "true" : "false", out);
+    else if (type >= 'a') /* a small letter: signed */
+        fprintf(out, "%" PRId64, (int64_t)(whole << unused) >> unused);
+    else
+        fprintf(out, N, whole);
 }
 
-void schema_fields(struct text *out, const struct schema *schema, const unsigned char *payload,
-                   size_t length)
+void schema_write(FILE *out, const struct schema *schema, const unsigned char *payload,
+                  size_t length)
 {
     const struct schema_field *field = schema->field, *end = field + schema->fields;
 
     for (; field < end && field->at + field->item * field->count <= length; field++) {
         const bool text = field->type == 's', list = !text && field->count > 1;
-        text_add(out, ", \"%s\": %s", field->name, list ? "[" : "");
+        fprintf(out, ", \"%s\": %s", field->name, list ? "[" : "");
         if (text)
-            add_text(out, payload + field->at, field->count);
-        for (uint32_t i = 0; !text && i < field->count && !out->cut; i++) {
-            text_add(out, "%s", i > 0 ? ", " : "");
-            add_item(out, field->type, payload + field->at + i * field->item);
+            write_text(out, payload + field->at, field->count);
+        for (uint32_t i = 0; !text && i < field->count && !ferror(out); i++) {
+            fputs(i > 0 ? ", " : "", out);
+            write_item(out, field->type, field->item, payload + field->at + i * field->item);
         }
-        text_add(out, "%s", list ? "]" : "");
+        fputs(list ? "]" : "", out);
     }
-}
-
-size_t schema_room(const struct schema *schema, size_t capacity)
-{
-    const struct schema_field *field = schema->field, *end = field + schema->fields;
-    size_t room = 1;
-
-    /* 26: the longest number with its comma; a byte of text takes 6 (\u0000) at most. */
-    for (; field < end && field->at + field->item * field->count <= capacity; field++)
-        room += strlen(field->name) + 8 + (size_t)26 * field->count;
-    return room;
 }

@@ -1,27 +1,15 @@
-#define _GNU_SOURCE
-#include <errno.h>
+#include "client.h"
+
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "client.h"
-#include "sample.h"
-
-/* A signal must end every wait, so a wait for a pipe polls. */
-#define POLL_MS 50
 
 static enum shm_result failed(struct client *c, const char *what)
 {
     return client_say(c, EXIT_SYSTEM, "%s %s: %s; give another FILE", what, c->options.path,
                       strerror(errno));
 }
-
-/* ---- the file ---- */
 
 void transfer_open(struct client *c)
 {
@@ -30,56 +18,31 @@ void transfer_open(struct client *c)
     struct transfer *t = &c->transfer;
     struct stat found;
 
-    t->fd = sends ? STDIN_FILENO : STDOUT_FILENO;
     if (path == NULL)
         return;
-    if (strcmp(path, "-") != 0) {
+    t->fd = sends ? STDIN_FILENO : STDOUT_FILENO;
+    if (strcmp(path, "-") != 0)
         t->fd = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
-    } else if (sends && (fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
-        t->fd = -1; /* closed: main put an unreadable /dev/null there */
-        errno = EBADF;
-    }
-    if (t->fd < 0 && !client_stop) /* a signal ends the wait for a FIFO's other end */
+    /* Standard input that was closed is an unreadable /dev/null by now. A signal ends the wait for
+     * a FIFO's other end. */
+    if ((t->fd < 0 || (sends && read(t->fd, &found, 0) < 0)) && !client_stop)
         failed(c, "open");
     t->regular = fstat(t->fd, &found) == 0 && S_ISREG(found.st_mode);
 }
 
-enum shm_result transfer_begin(struct client *c)
-{
-    const size_t capacity = c->segment.header.payload_capacity;
-    struct transfer *t = &c->transfer;
-
-    free(t->stage);
-    free(t->line.buffer);
-    t->line.room = 128 + (c->options.ndjson ? schema_room(&c->schema, capacity) : 0);
-    t->line.buffer = malloc(t->line.room);
-    t->stage = malloc(capacity);
-    if (t->stage == NULL || t->line.buffer == NULL)
-        return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
-    /* Truncate only now: a run that cannot begin must leave FILE as it is, perhaps the output of
-     * another run. EINVAL: it is no regular file, so there is nothing to truncate. */
-    if (c->options.output && t->fd > STDERR_FILENO && c->figures.reconnects == 0 &&
-        ftruncate(t->fd, 0) != 0 && errno != EINVAL)
-        return failed(c, "truncate");
-    return SHM_OK;
-}
-
 void transfer_close(struct client *c)
 {
-    free(c->transfer.stage);
-    free(c->transfer.line.buffer);
     if (c->transfer.fd > STDERR_FILENO && close(c->transfer.fd) != 0)
         failed(c, "close");
 }
 
+/* A signal must end every wait, so a wait for a pipe is short. */
 static bool is_ready(const struct transfer *t, short events)
 {
     struct pollfd ready = {.fd = t->fd, .events = events};
 
-    return t->regular || poll(&ready, 1, POLL_MS) > 0;
+    return t->regular || poll(&ready, 1, 50) > 0;
 }
-
-/* ---- one message ---- */
 
 static enum shm_result write_all(struct client *c, const char *from, size_t length)
 {
@@ -104,63 +67,84 @@ static void add_key(struct client *c, const char *name, uint64_t value)
     for (unsigned i = 0; i < c->schema.fields; i++)
         if (strcmp(c->schema.field[i].name, name) == 0)
             return;
-    text_add(&c->transfer.line, ", \"%s\": %" PRIu64, name, value);
+    fprintf(c->transfer.line, ", \"%s\": " N, name, value);
 }
 
-enum shm_result transfer_write(struct client *c, const struct shm_message *message)
+static enum shm_result write_message(struct client *c, const struct shm_message *message)
 {
-    struct text *line = &c->transfer.line;
+    struct transfer *t = &c->transfer;
 
     if (!c->options.ndjson)
-        return write_all(c, (const char *)c->transfer.stage, message->length);
-    line->length = 0;
+        return write_all(c, (const char *)t->stage, message->length);
+    rewind(t->line);
     add_key(c, "n", message->n);
     add_key(c, "timestamp_ns", message->timestamp_ns);
     add_key(c, "length", message->length);
-    schema_fields(line, &c->schema, c->transfer.stage, message->length);
-    text_add(line, line->length > 0 ? "}\n" : ", }\n");
-    line->buffer[1] = '{'; /* in place of the first ", " */
-    return write_all(c, line->buffer + 1, line->length - 1);
+    schema_write(t->line, &c->schema, t->stage, message->length);
+    fputs(ftell(t->line) > 0 ? "}\n" : ", }\n", t->line);
+    if (fflush(t->line) != 0)
+        return failed(c, "make a line for");
+    t->text[1] = '{'; /* in place of the first ", " */
+    return write_all(c, t->text + 1, t->length - 1);
 }
 
 /* Puts the first message into words: its fields, or its first bytes if it has none. */
 static void describe_first(struct client *c, const struct shm_message *message)
 {
-    struct text text = {.buffer = c->first, .room = sizeof c->first - 4};
+    FILE *out = fmemopen(c->first, sizeof c->first - sizeof " ...", "w");
 
-    text_add(&text, "n %" PRIu64 ", %" PRIu32 " B", message->n, message->length);
-    schema_fields(&text, &c->schema, c->transfer.stage, message->length);
+    if (out == NULL)
+        return;
+    fprintf(out, "n " N ", %" PRIu32 " B", message->n, message->length);
+    schema_write(out, &c->schema, c->transfer.stage, message->length);
     for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
-        text_add(&text, " %02x", c->transfer.stage[i]);
-    if (text.cut) {
-        text.cut = false;
-        text.room = sizeof c->first;
-        text_add(&text, " ...");
+        fprintf(out, " %02x", c->transfer.stage[i]);
+    if (fflush(out) != 0 || ferror(out)) /* it is full: end after a word */
+        memcpy(strrchr(c->first, ' '), " ...", sizeof " ...");
+    fclose(out);
+}
+
+static bool reserve(void *context)
+{
+    struct client *c = context;
+    return shm_lane_reserve(&c->up, &c->transfer.slot) == SHM_OK;
+}
+
+static void record(struct client *c, const struct shm_message *message)
+{
+    struct figures *f = &c->figures;
+    const uint64_t now_ns = message->seen_ns;
+
+    if (f->messages++ == 0)
+        f->first_seen_ns = now_ns;
+    f->bytes += message->length;
+    f->last_seen_ns = now_ns;
+    /* A time stamp may be a few ns ahead of a clock read on another CPU: count that as age 0. */
+    histogram_record(&f->seen, now_ns > message->timestamp_ns ? now_ns - message->timestamp_ns : 0);
+    histogram_record(&f->due, now_ns > message->due_ns ? now_ns - message->due_ns : 0);
+    f->foreign_clock |= message->timestamp_ns > now_ns + SHM_STALLED_NS;
+    if (now_ns >= c->next_live_ns) {
+        report_live(c, now_ns);
+        c->next_live_ns = now_ns + 1000000000u;
     }
 }
 
-static bool writable(void *context)
-{
-    struct client *c = context;
-    return shm_lane_writable(&c->up);
-}
-
-enum shm_result transfer_use(struct client *c, const struct shm_message *message)
+/* Uses one message in its slot, confirms and releases it, records its age, writes it on.
+ * @return SHM_OK, also after a wrong CRC, which is counted; otherwise why it does not count */
+static enum shm_result use(struct client *c, const struct shm_message *message)
 {
     const struct options *o = &c->options;
+    struct transfer *t = &c->transfer;
     const bool first = c->figures.messages == 0;
     const bool verified = !o->verify || sample_matches(c->segment.header.schema, message);
-    unsigned char *answer = NULL;
-    enum shm_result result = o->echo ? shm_wait(&c->down, writable, c, o->timeout_ns) : SHM_OK;
+    enum shm_result result = o->echo ? shm_wait(&c->down, reserve, c, o->timeout_ns) : SHM_OK;
 
-    if (o->echo && result == SHM_OK)
-        result = shm_lane_reserve(&c->up, &answer);
     if (result != SHM_OK)
         return result;
-    if (answer != NULL)
-        memcpy(answer, message->payload, message->length);
+    if (o->echo)
+        memcpy(t->slot, message->payload, message->length);
     if (o->output || first)
-        memcpy(c->transfer.stage, message->payload, message->length);
+        memcpy(t->stage, message->payload, message->length);
     result = shm_lane_confirm(&c->down, message);
     if (result != SHM_OK && result != SHM_BAD_CRC)
         return result;
@@ -168,12 +152,31 @@ enum shm_result transfer_use(struct client *c, const struct shm_message *message
         describe_first(c, message);
     c->figures.crc_errors += result == SHM_BAD_CRC;
     c->figures.verify_errors += !verified;
-    if (answer != NULL) /* before the release: then the host expects the answer */
+    if (o->echo) /* before the release: then the host expects the answer */
         shm_lane_commit(&c->up, message->length, 0);
-    return result;
+    shm_lane_release(&c->down, message);
+    record(c, message);
+    return o->output && result == SHM_OK ? write_message(c, message) : SHM_OK;
 }
 
-/* ---- --source ---- */
+static enum shm_result receive(struct client *c)
+{
+    struct shm_message message;
+
+    while (!client_stop) {
+        enum shm_result result = shm_receive(&c->waiter, c->options.timeout_ns, &message);
+        if (result == SHM_TIMEOUT && c->options.reconnect && c->segment.host == SHM_STALLED)
+            continue;
+        if (result != SHM_OK)
+            return result;
+        result = use(c, &message);
+        if (result != SHM_OK && result != SHM_LAPPED) /* shm_receive ends what laps too long */
+            return result;
+        if (result == SHM_OK && c->figures.messages == c->options.count)
+            return SHM_OK;
+    }
+    return SHM_STOPPED;
+}
 
 static bool source_has_more(void *context)
 {
@@ -187,57 +190,60 @@ static bool has_taken_more(void *context)
     return shm_lane_unread(&c->up) < c->transfer.unread;
 }
 
-/* Sends length bytes of the stage; 0: the end of the stream. */
-static enum shm_result send_message(struct client *c, size_t length)
+static enum shm_result send_all(struct client *c)
 {
     struct figures *f = &c->figures;
-    unsigned char *payload;
-    enum shm_result result = shm_wait(&c->up, writable, c, c->options.timeout_ns);
-
-    if (result == SHM_OK)
-        result = shm_lane_reserve(&c->up, &payload);
-    if (result != SHM_OK)
-        return result;
-    memcpy(payload, c->transfer.stage, length);
-    shm_lane_commit(&c->up, (uint32_t)length, 0);
-    f->last_seen_ns = shm_clock_now_ns();
-    if (length > 0 && f->messages++ == 0)
-        f->first_seen_ns = f->last_seen_ns;
-    f->bytes += length;
-    return SHM_OK;
-}
-
-enum shm_result transfer_send(struct client *c)
-{
-    enum shm_result result = SHM_OK;
+    enum shm_result result;
     bool stopped = false;
 
     /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
-        const bool more = c->options.count == 0 || c->figures.messages < c->options.count;
-        if (more && !stopped) /* a quiet source has no time-out */
+        const bool more = !stopped && (c->options.count == 0 || f->messages < c->options.count);
+        result = shm_wait(&c->up, reserve, c, c->options.timeout_ns);
+        if (more && result == SHM_OK) /* a quiet source has no time-out */
             result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
-        if (client_stop && !stopped) { /* a second signal ends the wait for room */
-            stopped = true;
-            client_stop = 0;
-        }
         const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
         if (host != SHM_OK && host != SHM_STALLED)
             return host;
-        if (result != SHM_OK && !stopped)
+        if (client_stop && !stopped) { /* a second signal ends the wait for room */
+            stopped = true;
+            client_stop = 0;
+            continue;
+        }
+        if (result != SHM_OK)
             return result;
-        length = more && !stopped
-                     ? read(c->transfer.fd, c->transfer.stage, c->segment.header.payload_capacity)
-                     : 0;
+        length =
+            more ? read(c->transfer.fd, c->transfer.slot, c->segment.header.payload_capacity) : 0;
         if (length < 0 && errno != EINTR)
             return failed(c, "read");
-        if (length >= 0)
-            result = send_message(c, (size_t)length);
-        if (result != SHM_OK && !client_stop)
-            return result;
+        if (length < 0)
+            continue;
+        shm_lane_commit(&c->up, (uint32_t)length, 0);
+        f->last_seen_ns = shm_clock_now_ns();
+        if (length > 0 && f->messages++ == 0)
+            f->first_seen_ns = f->last_seen_ns;
+        f->bytes += (uint64_t)length;
     }
     /* Do not wait for the last message: a host that has its --count does not take it. */
     while (result == SHM_OK && !stopped && (c->transfer.unread = shm_lane_unread(&c->up)) > 1)
         result = shm_wait(&c->up, has_taken_more, c, c->options.timeout_ns);
     return result;
+}
+
+enum shm_result transfer_run(struct client *c)
+{
+    struct transfer *t = &c->transfer;
+
+    free(t->stage);
+    t->stage = malloc(c->segment.header.payload_capacity);
+    if (t->line == NULL)
+        t->line = open_memstream(&t->text, &t->length);
+    if (t->stage == NULL || t->line == NULL)
+        return client_say(c, EXIT_SYSTEM, "no memory for a message: %s", strerror(errno));
+    /* Truncate only now: a run that cannot begin must leave FILE as it is, perhaps the output of
+     * another run. EINVAL: it is no regular file, so there is nothing to truncate. */
+    if (c->options.output && t->fd > STDERR_FILENO && c->figures.reconnects == 0 &&
+        ftruncate(t->fd, 0) != 0 && errno != EINVAL)
+        return failed(c, "truncate");
+    return c->options.source ? send_all(c) : receive(c);
 }

@@ -27,7 +27,7 @@
 #include <sys/prctl.h>
 #endif
 
-#include "histogram.h"
+#include "client.h" /* of src/cliente: its histogram */
 #include "links.h"
 
 #define WATCHDOG_S 60u /* SIGALRM ends a reader that waits longer; the driver is more impatient */
@@ -231,8 +231,6 @@ int main(int argc, char **argv)
     guard();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the driver too, which closes our descriptors */
-    histogram_reset(&r.seen);
-    histogram_reset(&r.whole);
     if (argc == 2 && strcmp(argv[1], "facts") == 0)
         return print_facts();
     if (argc < 8 || argc > 9) {

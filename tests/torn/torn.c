@@ -20,7 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "sample.h" /* of src/cliente: what host.py generates */
+#include "client.h" /* of src/cliente: the sample that host.py generates */
 
 /* Three seconds are enough on two free CPUs; on busy ones a mixture takes longer to come. */
 #define RUN_NS      UINT64_C(3000000000)

@@ -314,12 +314,7 @@ class Consumer(NamedTuple):
 
 class Message:
     """payload: a memoryview of the slot. Trust it only once release or confirm returned True."""
-    __slots__ = ("n", "timestamp_ns", "due_ns", "payload", "crc32")
-
-    def __init__(self, n: int, timestamp_ns: int, due_ns: int, payload: memoryview,
-                 crc32: int) -> None:
-        self.n, self.timestamp_ns, self.due_ns = n, timestamp_ns, due_ns
-        self.payload, self.crc32 = payload, crc32
+    __slots__ = ("n", "timestamp_ns", "due_ns", "payload")  # no __init__: it takes as long again
 
 
 class Lane:
@@ -355,14 +350,15 @@ class Lane:
             if words[slot] == 2 * n:
                 raise Error("damaged", f"message {n} has an impossible length, {length} bytes")
             return None
-        at = 8 * slot + SLOT_HEAD
-        return Message(n, words[slot + 1], words[slot + 2], self.memory[at:at + length],
-                       ints[2 * slot + 7])
+        message, at = Message(), 8 * slot + SLOT_HEAD
+        message.n, message.timestamp_ns, message.due_ns = n, words[slot + 1], words[slot + 2]
+        message.payload = self.memory[at:at + length]
+        return message
 
     def is_whole(self, message: Message, slot: int) -> bool:
         """Was the payload whole until now? Call it after the payload was used."""
-        good = not self.crc or zlib.crc32(message.payload,
-                                          message.n & 0xffffffff) == message.crc32
+        good = not self.crc or zlib.crc32(
+            message.payload, message.n & 0xffffffff) == self.ints[2 * slot + 7]
         if WEAK:
             release, acquire = self.fence
             release(); acquire()                  # SYNC R4: pairs with F1; also for the place store
@@ -372,28 +368,26 @@ class Lane:
 def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
     """(send, reserve, commit, warm) of Segment, as closures: a cell is loaded in half the time of
     an attribute. send and warm call the same functions, so warm runs the code of a send."""
-    words, memory, head, wish = lane.words, lane.memory, lane.head, lane.wish
+    words, ints, memory, head, wish = lane.words, lane.ints, lane.memory, lane.head, lane.wish
     capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
     release, acquire = lane.fence
     half, other_half = make_fence()  # on x86-64 each half is a locked instruction: a full fence
     weak, strong = WEAK or capacity >= LARGE_COPY, not WEAK
-    # pack_into is safe here: readers ignore a slot whose seq is odd.
-    pack = struct.Struct("=QQII").pack_into  # timestamp_ns, due_ns, length, crc32
-    slots = [(at, 8 * at + Slot.timestamp_ns.offset, memory[8 * at + SLOT_HEAD:][:capacity])
+    slots = [(at, at + 1, at + 2, 2 * at + 6, memory[8 * at + SLOT_HEAD:][:capacity])
              for at in map(lane.slot, range(lane.slots))]  # a table: faster than computing it
     futex_at = ctypes.c_void_p(segment.address + lane.at)
-    m, seq = 1, 1         # the message to publish next, and 2m - 1
+    m, seq = 1, 2         # the message to publish next, and 2m
     room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
-    limit = woken = care_at = slot = fields_at = 0
+    limit = woken = care_at = slot = stamp_at = due_at = length_at = 0
     mask = lane.slots - 1
 
     def reserve() -> memoryview:
-        nonlocal limit, room, slot, fields_at, view
+        nonlocal limit, room, slot, stamp_at, due_at, length_at, view
         if room < 0:
             if m > limit:
                 limit = segment._make_room(m)
-            slot, fields_at, view = slots[m & mask]
-            words[slot] = seq                     # SYNC seq = 2n-1
+            slot, stamp_at, due_at, length_at, view = slots[m & mask]
+            words[slot] = seq - 1                 # SYNC seq = 2n-1
             if weak:
                 release(); acquire()              # SYNC F1: pairs with R4
             room = capacity
@@ -403,19 +397,21 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         nonlocal m, seq, room, woken, care_at, half, other_half
         if not 0 <= length <= room:
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
-        crc = crc32(view[:length], m & 0xffffffff) if crc_on else 0
-        even, stamp_at = seq + 1, slot + 1
+        ints[length_at] = length
+        if crc_on:
+            ints[length_at + 1] = crc32(view[:length], m & 0xffffffff)
         stamp = now()
-        pack(memory, fields_at, stamp, due_ns or stamp, length, crc)
+        words[due_at] = due_ns or stamp
         if stamp < due_ns and publish:
             if due_ns - stamp > 20_000:           # else the call would take too long
                 segment.wait_until(due_ns)
-            while stamp < due_ns:                 # few steps between the time stamp and head
-                words[stamp_at] = stamp = now()
+            while stamp < due_ns:
+                stamp = now()
+        words[stamp_at] = stamp                   # few steps between the time stamp and head
         if weak:
             release(); acquire()                  # SYNC F2: pairs with "seq load"
         if publish:
-            words[slot] = even                    # SYNC seq = 2n
+            words[slot] = seq                     # SYNC seq = 2n
             words[head] = m                       # SYNC head = n: pairs with "head load"
             m, seq, room = m + 1, seq + 2, -1
         half, other_half = other_half, half       # first: a signal could part it from the call

@@ -8,7 +8,6 @@ import ctypes
 import errno
 import gc
 import os
-import struct
 import sys
 import threading
 import time
@@ -86,12 +85,13 @@ class LibraryTest(PairTest):
 
 class Steps(LibraryTest):
     """Which store comes after which, and the fences between them: tests/model has the argument."""
+    FIELDS = ("timestamp", "due", "length", "crc")
 
     class Recorder:
         """A view of the segment that notes each access of the fields that both sides use."""
 
-        def __init__(self, steps: List[str], lane: shmprueba.Lane, names: dict) -> None:
-            self.steps, self.view, self.names = steps, lane.words, names
+        def __init__(self, steps: List[str], view: memoryview, names: dict) -> None:
+            self.steps, self.view, self.names = steps, view, names
 
         def __getitem__(self, at: int) -> int:
             if at in self.names:
@@ -100,14 +100,18 @@ class Steps(LibraryTest):
 
         def __setitem__(self, at: int, value: int) -> None:
             if at in self.names:
-                self.steps.append(f"{self.names[at]} = {value}")
+                time = self.names[at] in ("due", "timestamp")
+                self.steps.append(self.names[at] + ("" if time else f" = {value}"))
             self.view[at] = value
 
     def recorded(self, segment: Segment, lane: shmprueba.Lane) -> List[str]:
         steps: List[str] = []
-        lane.words = self.Recorder(steps, lane, {
-            lane.slot(1): "seq", lane.slot(2): "seq", lane.slot(1) + 1: "timestamp",
+        lane.words = self.Recorder(steps, lane.words, {
+            **{lane.slot(n): "seq" for n in (1, 2)}, **{lane.slot(n) + 1: "timestamp" for n in (1, 2)},
+            **{lane.slot(n) + 2: "due" for n in (1, 2)},
             lane.head: "head", lane.wish: "wish", lane.place: "place"})
+        lane.ints = self.Recorder(steps, lane.ints, {
+            2 * lane.slot(n) + at: name for n in (1, 2) for at, name in ((6, "length"), (7, "crc"))})
         lane.fence = (lambda: steps.append("release"), lambda: steps.append("acquire"))
         return steps
 
@@ -116,11 +120,10 @@ class Steps(LibraryTest):
         for weak in (True, False):
             for size in (64, 1 << 14):  # glibc copies much at once with stores that keep no order
                 with mock.patch.object(shmprueba, "WEAK", weak), self.subTest(weak=weak, size=size):
-                    segment = self.segment(size)
+                    segment = self.segment(size, crc=True)
                     steps = self.recorded(segment, segment._down)
                     segment._make_room = lambda n: steps.append("room") or n
-                    with mock.patch.object(shmprueba, "make_fence", lambda: segment._down.fence), \
-                            mock.patch.object(shmprueba.struct, "Struct", self.packer(steps)):
+                    with mock.patch.object(shmprueba, "make_fence", lambda: segment._down.fence):
                         _, reserve, commit, _ = shmprueba.make_sender(segment, segment._down)
                     for _ in range(2):
                         reserve()[:3] = b"abc"
@@ -130,7 +133,8 @@ class Steps(LibraryTest):
                     # x86-64: one half is a full fence, and the two take turns.
                     self.assertEqual(steps, [
                         step for n in (1, 2) for step in (
-                            "room", f"seq = {2 * n - 1}", *order, "payload", "fields", *order,
+                            "room", f"seq = {2 * n - 1}", *order, "payload", "length = 3",
+                            f"crc = {zlib.crc32(b'abc', n)}", "due", "timestamp", *order,
                             f"seq = {2 * n}", f"head = {n}", *(fence if weak else fence[n - 1:n]),
                             "wish")])
                     segment.close()
@@ -138,12 +142,12 @@ class Steps(LibraryTest):
     def test_an_exception_between_two_steps(self) -> None:
         """Ctrl-C, or a handler that raises, between any two accesses of a send: the next one is
         whole, in its own slot, and the segment closes."""
-        for step in range(1, 8):
+        for step in range(1, 10):
             with self.subTest(step=step):
                 segment = self.segment(slots=4)
                 reader, steps = Reader(self.name), []
                 lane = segment._down
-                words, left = lane.words, [step]
+                words, ints, left = lane.words, lane.ints, [step]
 
                 def interrupted(*_fields: object) -> None:
                     left[0] -= 1
@@ -155,7 +159,8 @@ class Steps(LibraryTest):
                         self.view[at] = value
                         interrupted()
 
-                lane.words = Interrupted(steps, lane, {})
+                lane.words = Interrupted(steps, lane.words, {})
+                lane.ints = Interrupted(steps, lane.ints, {})
                 real = shmprueba.make_fence
 
                 def make_fence():
@@ -172,10 +177,10 @@ class Steps(LibraryTest):
                 left[0] = 1 << 30
                 for text in (b"a", b"b", b"c", b"d", b"e"):
                     send(text)
-                lane.words = words
+                lane.words, lane.ints = words, ints
                 count = segment.published
                 self.assertIn(count, (5, 6))
-                self.assertTrue(interrupts or step > 4)
+                self.assertTrue(interrupts or step > 7)
                 for n, text in zip(range(count - 3, count + 1), (b"b", b"c", b"d", b"e")):
                     at = 8 * lane.slot(n)
                     slot = Slot.from_buffer_copy(lane.memory[at:at + SLOT_HEAD])
@@ -183,12 +188,6 @@ class Steps(LibraryTest):
                     self.assertEqual(bytes(lane.memory[at + SLOT_HEAD:at + SLOT_HEAD + 1]), text)
                 reader.close()
                 segment.close()
-
-    @staticmethod
-    def packer(steps: List[str]) -> Callable:
-        real = struct.Struct
-        return lambda form: types.SimpleNamespace(
-            pack_into=lambda *fields: steps.append("fields") or real(form).pack_into(*fields))
 
     def test_of_a_message_that_is_received(self) -> None:
         fence = ["release", "acquire"]
@@ -201,7 +200,7 @@ class Steps(LibraryTest):
                 message = receive(0)
                 self.assertTrue(release(message))
                 order = fence if weak else []
-                self.assertEqual([step for step in steps if step != "timestamp"],
+                self.assertEqual([step for step in steps if step not in self.FIELDS],
                                  ["head", *order, "seq", *order, "seq", f"place = {1 << 48 | 1}"])
                 segment.close()
 
@@ -216,7 +215,7 @@ class Steps(LibraryTest):
                 reader._words = reader._lane.words
                 self.assertTrue(reader.confirm(reader.receive(0)))
                 order = fence if weak else []
-                self.assertEqual([step for step in steps if step != "timestamp"],
+                self.assertEqual([step for step in steps if step not in self.FIELDS],
                                  ["head", *order, "seq", *order, "seq"])
                 segment.close()
 

@@ -67,7 +67,7 @@ class LibraryTest(PairTest):
         """send, reserve, commit, warm of the up lane, as a driver has them in C."""
         lane = segment._up
         return shmprueba.make_sender(types.SimpleNamespace(
-            address=segment.address, _make_room=lambda n: n + lane.slots - 1,
+            address=segment.address, _make_room=lambda n: n + lane.slots - 1, next_care=1 << 63,
             wait_until=lambda _due: None, care=lambda: None), lane)
 
     def made_up_clock(self, step_ns: int = 0) -> List[int]:
@@ -223,17 +223,16 @@ class Steps(LibraryTest):
         """A full fence before the place is loaded, and one after dropped is stored."""
         segment = self.segment()
         steps: List[str] = []
-        segment._fence = lambda: steps.append(
-            f"fence, dropped {segment._words[segment._down.dropped]}")
         segment._words[segment._down.place] = 1 << 48 | 1  # nobody holds the role: it died
-        self.assertEqual(segment._make_room(9), 12)
+        with mock.patch.object(shmprueba, "fence", lambda: steps.append(
+                f"fence, dropped {segment._words[segment._down.dropped]}")):
+            self.assertEqual(segment._make_room(9), 12)
         self.assertEqual(steps, ["fence, dropped 0", "fence, dropped 1", "fence, dropped 1"])
 
     def test_of_the_end(self) -> None:
         """The last head, CLOSED, the wake-up, the name, the lock: in this order."""
         segment = self.segment()
         steps: List[str] = []
-        segment._fence = lambda: steps.append(f"fence, state {self.peek_word(STATE, 4)}")
         other = Roles(shmprueba.open_object("/" + self.name, os.O_RDWR))
         self.addCleanup(other.close)
         give_up = segment._give_up
@@ -243,7 +242,9 @@ class Steps(LibraryTest):
             give_up()
         segment._give_up = unlock
         with mock.patch.object(shmprueba, "futex", lambda *_: steps.append(
-                f"wake, state {segment._ints[shmprueba.STATE_INT]}")):
+                f"wake, state {segment._ints[shmprueba.STATE_INT]}")), \
+                mock.patch.object(shmprueba, "fence", lambda: steps.append(
+                    f"fence, state {self.peek_word(STATE, 4)}")):
             segment.close()
         self.assertEqual(steps, ["fence, state 1", "wake, state 2", "name False, host True"])
         self.assertFalse(other.held(shmprueba.HOST))

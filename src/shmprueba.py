@@ -686,12 +686,11 @@ class Segment(AbstractContextManager):
                 return False  # another host has just made, or removed it
             if not self._roles.take(HOST):
                 raise Error("in_use", IN_USE.format("it holds " + self._roles.path))
-            current = self._roles.is_current()  # else another host removed it before we locked it
-            if current and not self._roles.new:  # the dead host's clients must not take us for it
-                self._replace_stale()
-            if not (current and self._roles.new):
-                return False
+            if not self._roles.is_current():
+                return False  # another host removed it before we locked it
         self._replace_stale()
+        if LOCK_FILE and not self._roles.new:
+            return False  # a dead host's: its clients must not take us for it
         with suppress(FileExistsError):
             shm.__init__(self.name[1:], True, self.total, **UNTRACKED)
             if not UNTRACKED:  # at its end the tracker would unlink a successor's name

@@ -473,7 +473,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
             now = segment.care()
             away, left = now - patience.looked, timeout * 1e9 - patience.spent(now)
             over = left <= 0
-            fence()                      # see each message sent before `over`
+            fence()                               # see each message sent before `over`
             if not over and segment.wait == "block":
                 segment.missed_wakeups += lane_sleep(segment, lane, n, int(min(left, HEARTBEAT_NS)))
             elif not over and away > 2_000_000:
@@ -500,7 +500,7 @@ def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
     missed a wake-up."""
     words, end = lane.words, clock() + ns
     words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
-    fence()                              # SYNC sleep: pairs with "wake" (src/lane.c)
+    fence()                                       # SYNC sleep: pairs with "wake" (src/lane.c)
     value = words[lane.head]
     if value >= n:
         return False

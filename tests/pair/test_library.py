@@ -106,12 +106,13 @@ class Steps(LibraryTest):
 
     def recorded(self, segment: Segment, lane: shmprueba.Lane) -> List[str]:
         steps: List[str] = []
+        slots = (lane.slot(1), lane.slot(2))
+        words = {slot + at: name for slot in slots
+                 for at, name in enumerate(("seq", "timestamp", "due"))}
         lane.words = self.Recorder(steps, lane.words, {
-            **{lane.slot(n): "seq" for n in (1, 2)}, **{lane.slot(n) + 1: "timestamp" for n in (1, 2)},
-            **{lane.slot(n) + 2: "due" for n in (1, 2)},
-            lane.head: "head", lane.wish: "wish", lane.place: "place"})
+            **words, lane.head: "head", lane.wish: "wish", lane.place: "place"})
         lane.ints = self.Recorder(steps, lane.ints, {
-            2 * lane.slot(n) + at: name for n in (1, 2) for at, name in ((6, "length"), (7, "crc"))})
+            2 * slot + at: name for slot in slots for at, name in ((6, "length"), (7, "crc"))})
         lane.fence = (lambda: steps.append("release"), lambda: steps.append("acquire"))
         return steps
 

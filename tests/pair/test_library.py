@@ -1016,6 +1016,42 @@ class Reading(LibraryTest):
         with mock.patch.object(reader, "_ended", late):
             self.assertEqual([message.n for message in reader], [1, 2])
 
+    def test_what_is_published_as_the_time_is_over(self) -> None:
+        """And the host closes at once: it is read all the same."""
+        segment = self.segment()
+        reader = self.reader(timeout=0)
+        ints = reader._ints
+
+        class Late:
+            def __getitem__(_self, at: int) -> int:
+                if not segment.published:
+                    self.publish(segment, 1, 2)
+                    segment.close()
+                return ints[at]
+        reader._ints = Late()
+        self.assertEqual([message.n for message in reader], [1, 2])
+
+    def test_an_exception_between_the_halves_of_a_fence(self) -> None:
+        """Ctrl-C while it waits: the next wait finds nothing spoilt."""
+        real, armed = shmprueba.make_fence, []
+
+        def make_fence() -> Tuple[Callable, Callable]:
+            release, acquire = real()
+
+            def interrupted() -> None:
+                release()
+                if armed:
+                    armed.clear()
+                    raise KeyboardInterrupt
+            return interrupted, acquire
+        with mock.patch.object(shmprueba, "make_fence", make_fence):
+            self.segment()
+            armed.append(True)
+            reader = self.reader()
+            with self.assertRaises(KeyboardInterrupt):
+                reader.receive(0)
+            self.assertIsNone(reader.receive(0))
+
     def test_a_reader_that_was_stopped(self) -> None:
         """An hour between two looks is 200 ms of its own waking time, for it and its time-out."""
         now, naps = self.made_up_clock(), []

@@ -226,16 +226,19 @@ class Host:
             if rate:
                 due = start + int((n - 1) * (1e9 / rate))
                 segment.wait_until(due)  # until shortly before
-            reserve()  # may wait for the consumer: not counted
-            while True:
-                begin = now()
-                length = fill(reserve(), n)
+            view = reserve()  # may wait for the consumer: not counted
+            begin = now()
+            length = fill(view, n)
+            if rate:
                 ready = now()
-                if not rehearses or due - ready < 4 * (ready - begin):
-                    break
-                warm()
+                while rehearses and due - ready >= 4 * (ready - begin):
+                    warm()
+                    begin = now()
+                    length = fill(reserve(), n)
+                    ready = now()
+                begin += max(due - ready, 0)
             commit(length, due)
-            return begin + max(due - ready, 0), now()
+            return begin, now()
 
         return publish
 
@@ -320,8 +323,10 @@ def echo(host: Host) -> None:
         check()
         n = host.received + 1
         begin, end = publish_one(n)
-        patience.restart(end)
-        while not segment.receive(0.05):
+        reply = segment.receive(0.05)
+        if not reply:
+            patience.restart(end)
+        while not reply:
             if patience.spent(clock()) > options.stall_timeout * 1e9:
                 segment.drop(f"did not answer for {options.stall_timeout:g} s")
             consumer = segment.consumer
@@ -331,10 +336,10 @@ def echo(host: Host) -> None:
                 elif (consumer.position or 0) >= n:
                     raise Error("dropped", f"message {n} did not come back: its client reads, but "
                                            "does not echo; start cliente_c --echo")
+            reply = segment.receive(0.05)
         host.round_trip.record(clock() - begin)
         host.publish_ns.record(end - begin)
         fill(expected, n)
-        reply = segment.receive(0)  # the same reply
         if reply.payload != expected or not segment.release(reply):
             raise Error("damaged", f"message {n} did not come back as it was sent")
         host.received = n

@@ -216,6 +216,12 @@ def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
     return lock.release, lock.acquire
 
 
+def fence() -> None:
+    """A full fence. It makes a lock each time: a signal could part the halves of a kept one."""
+    release, acquire = make_fence()
+    release(); acquire()
+
+
 # x86-64 keeps all stores in order, and all loads; only a load may overtake an earlier store. So a
 # fence that orders only stores, or only loads, needs no instruction there. CPython makes each
 # access in a call of its own, so no compiler reorders them. The exception: glibc makes large copies
@@ -314,12 +320,7 @@ class Consumer(NamedTuple):
 
 class Message:
     """payload: a memoryview of the slot. Trust it only once release or confirm returned True."""
-    __slots__ = ("n", "timestamp_ns", "due_ns", "payload", "crc32")
-
-    def __init__(self, n: int, timestamp_ns: int, due_ns: int, payload: memoryview,
-                 crc32: int) -> None:
-        self.n, self.timestamp_ns, self.due_ns = n, timestamp_ns, due_ns
-        self.payload, self.crc32 = payload, crc32
+    __slots__ = ("n", "timestamp_ns", "due_ns", "payload")  # no __init__: it takes as long again
 
 
 class Lane:
@@ -350,19 +351,19 @@ class Lane:
         words, ints = self.words, self.ints
         length = ints[2 * slot + 6]
         if length > self.capacity:
-            release, acquire = self.fence
-            release(); acquire()
+            fence()
             if words[slot] == 2 * n:
                 raise Error("damaged", f"message {n} has an impossible length, {length} bytes")
             return None
-        at = 8 * slot + SLOT_HEAD
-        return Message(n, words[slot + 1], words[slot + 2], self.memory[at:at + length],
-                       ints[2 * slot + 7])
+        message, at = Message(), 8 * slot + SLOT_HEAD
+        message.n, message.timestamp_ns, message.due_ns = n, words[slot + 1], words[slot + 2]
+        message.payload = self.memory[at:at + length]
+        return message
 
     def is_whole(self, message: Message, slot: int) -> bool:
         """Was the payload whole until now? Call it after the payload was used."""
-        good = not self.crc or zlib.crc32(message.payload,
-                                          message.n & 0xffffffff) == message.crc32
+        good = not self.crc or zlib.crc32(
+            message.payload, message.n & 0xffffffff) == self.ints[2 * slot + 7]
         if WEAK:
             release, acquire = self.fence
             release(); acquire()                  # SYNC R4: pairs with F1; also for the place store
@@ -372,50 +373,50 @@ class Lane:
 def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
     """(send, reserve, commit, warm) of Segment, as closures: a cell is loaded in half the time of
     an attribute. send and warm call the same functions, so warm runs the code of a send."""
-    words, memory, head, wish = lane.words, lane.memory, lane.head, lane.wish
+    words, ints, memory, head, wish = lane.words, lane.ints, lane.memory, lane.head, lane.wish
     capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
     release, acquire = lane.fence
     half, other_half = make_fence()  # on x86-64 each half is a locked instruction: a full fence
     weak, strong = WEAK or capacity >= LARGE_COPY, not WEAK
-    # pack_into is safe here: readers ignore a slot whose seq is odd.
-    pack = struct.Struct("=QQII").pack_into  # timestamp_ns, due_ns, length, crc32
-    slots = [(at, 8 * at + Slot.timestamp_ns.offset, memory[8 * at + SLOT_HEAD:][:capacity])
+    slots = [(at, at + 1, at + 2, 2 * at + 6, memory[8 * at + SLOT_HEAD:][:capacity])
              for at in map(lane.slot, range(lane.slots))]  # a table: faster than computing it
     futex_at = ctypes.c_void_p(segment.address + lane.at)
-    m, seq = 1, 1         # the message to publish next, and 2m - 1
+    m, seq = 1, 2         # the message to publish next, and 2m
     room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
-    limit = woken = care_at = slot = fields_at = 0
+    limit = woken = slot = stamp_at = due_at = length_at = 0
     mask = lane.slots - 1
 
     def reserve() -> memoryview:
-        nonlocal limit, room, slot, fields_at, view
+        nonlocal limit, room, slot, stamp_at, due_at, length_at, view
         if room < 0:
             if m > limit:
                 limit = segment._make_room(m)
-            slot, fields_at, view = slots[m & mask]
-            words[slot] = seq                     # SYNC seq = 2n-1
+            slot, stamp_at, due_at, length_at, view = slots[m & mask]
+            words[slot] = seq - 1                 # SYNC seq = 2n-1
             if weak:
                 release(); acquire()              # SYNC F1: pairs with R4
             room = capacity
         return view
 
     def commit(length: int, due_ns: int = 0, publish: bool = True) -> None:
-        nonlocal m, seq, room, woken, care_at, half, other_half
+        nonlocal m, seq, room, woken, half, other_half
         if not 0 <= length <= room:
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
-        crc = crc32(view[:length], m & 0xffffffff) if crc_on else 0
-        even, stamp_at = seq + 1, slot + 1
+        ints[length_at] = length
+        if crc_on:
+            ints[length_at + 1] = crc32(view[:length], m & 0xffffffff)
         stamp = now()
-        pack(memory, fields_at, stamp, due_ns or stamp, length, crc)
+        words[due_at] = due_ns or stamp
         if stamp < due_ns and publish:
             if due_ns - stamp > 20_000:           # else the call would take too long
                 segment.wait_until(due_ns)
-            while stamp < due_ns:                 # few steps between the time stamp and head
-                words[stamp_at] = stamp = now()
+            while stamp < due_ns:
+                stamp = now()
+        words[stamp_at] = stamp                   # few steps between the time stamp and head
         if weak:
             release(); acquire()                  # SYNC F2: pairs with "seq load"
         if publish:
-            words[slot] = even                    # SYNC seq = 2n
+            words[slot] = seq                     # SYNC seq = 2n
             words[head] = m                       # SYNC head = n: pairs with "head load"
             m, seq, room = m + 1, seq + 2, -1
         half, other_half = other_half, half       # first: a signal could part it from the call
@@ -426,8 +427,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         if words[wish] > woken and publish:
             woken = m - 1                         # not wish: that sleeper may not be queued yet
             futex(futex_at, FUTEX_WAKE, 0x7fffffff)
-        if stamp > care_at:
-            care_at = stamp + HEARTBEAT_NS
+        if stamp > segment.next_care:
             segment.care()
 
     def send(data, due_ns: int = 0) -> None:
@@ -473,7 +473,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
             now = segment.care()
             away, left = now - patience.looked, timeout * 1e9 - patience.spent(now)
             over = left <= 0
-            segment._fence()                      # see each message sent before `over`
+            fence()                               # see each message sent before `over`
             if not over and segment.wait == "block":
                 segment.missed_wakeups += lane_sleep(segment, lane, n, int(min(left, HEARTBEAT_NS)))
             elif not over and away > 2_000_000:
@@ -500,7 +500,7 @@ def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
     missed a wake-up."""
     words, end = lane.words, clock() + ns
     words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
-    segment._fence()                              # SYNC sleep: pairs with "wake" (src/lane.c)
+    fence()                                       # SYNC sleep: pairs with "wake" (src/lane.c)
     value = words[lane.head]
     if value >= n:
         return False
@@ -639,7 +639,7 @@ class Segment(AbstractContextManager):
             self._words[self._up.place] = 1 << 48  # epoch 1
         segments.add(self)
         self._beat(clock())
-        self._fence()  # make the header visible before LIVE
+        fence()  # make the header visible before LIVE
         self._ints[STATE_INT] = LIVE
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
@@ -663,18 +663,16 @@ class Segment(AbstractContextManager):
                 raise Error("in_use", IN_USE.format("it begins at the same moment"))
             if LINUX:  # SharedMemory only sets the size: a full /dev/shm would raise SIGBUS later
                 os.posix_fallocate(self._shm._fd, 0, self.total)
-        except OSError as error:
+        except BaseException as error:
             self._remove()
-            where = " in /dev/shm" if LINUX else ""
-            why = f"cannot create {self.total} bytes{where}: {error.strerror}"
+            if not isinstance(error, OSError):
+                raise
+            why = f"cannot create {self.total} bytes of shared memory: {error.strerror}"
             if error.errno == errno.ENOSPC:
                 room = os.statvfs("/dev/shm")
                 why += (f": /dev/shm is too small, {room.f_bavail * room.f_frsize} bytes free; use "
                         "fewer slots or a smaller size (in a container: --shm-size)")
             raise Error("system", why)
-        except BaseException:
-            self._remove()
-            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -688,12 +686,11 @@ class Segment(AbstractContextManager):
                 return False  # another host has just made, or removed it
             if not self._roles.take(HOST):
                 raise Error("in_use", IN_USE.format("it holds " + self._roles.path))
-            current = self._roles.is_current()  # else another host removed it before we locked it
-            if current and not self._roles.new:  # the dead host's clients must not take us for it
-                self._replace_stale()
-            if not (current and self._roles.new):
-                return False
+            if not self._roles.is_current():
+                return False  # another host removed it before we locked it
         self._replace_stale()
+        if LOCK_FILE and not self._roles.new:
+            return False  # a dead host's: its clients must not take us for it
         with suppress(FileExistsError):
             shm.__init__(self.name[1:], True, self.total, **UNTRACKED)
             if not UNTRACKED:  # at its end the tracker would unlink a successor's name
@@ -750,7 +747,7 @@ class Segment(AbstractContextManager):
         """Stores CLOSED, unlinks, unlocks. Attached readers can read the rest, and views that are
         still held stay valid. In a forked child it leaves alone all that is the parent's."""
         if self._roles:
-            self._fence()  # make the last head visible before CLOSED
+            fence()  # make the last head visible before CLOSED
             self._ints[STATE_INT] = CLOSED
             futex(ctypes.c_void_p(self.address + self._down.at), FUTEX_WAKE, 0x7fffffff)
             self._remove()
@@ -759,10 +756,6 @@ class Segment(AbstractContextManager):
 
     def __exit__(self, *_exception) -> None:
         self.close()
-
-    def _fence(self) -> None:
-        release, acquire = make_fence()  # a new one: a signal may have parted the halves of another
-        release(); acquire()
 
     # -- what a live line shows
 
@@ -830,7 +823,7 @@ class Segment(AbstractContextManager):
         if not consumer or not now or now.epoch != consumer.epoch:
             return
         self._words[self._down.dropped] = consumer.epoch
-        self._fence()  # SYNC dropped: pairs with R4; before its messages are overwritten
+        fence()  # SYNC dropped: pairs with R4; before its messages are overwritten
         self.dropped += 1
         self.why_dropped = f"client pid {consumer.pid} {why}: dropped"
 
@@ -845,7 +838,7 @@ class Segment(AbstractContextManager):
         needs no new check."""
         seen, looks, patience = None, 0, Patience()
         while True:
-            self._fence()  # SYNC room: pairs with "claim"
+            fence()  # SYNC room: pairs with "claim"
             consumer = self.consumer
             if not consumer:
                 return n + self.slot_count - 1  # a later claim begins with message n or later
@@ -980,7 +973,8 @@ class Reader(AbstractContextManager):
             "its host has ended, or died and left it; start it again")
 
     def _ended(self) -> bool:
-        return self._ints[STATE_INT] == CLOSED or not self._roles.held(HOST)
+        self.closed = self._ints[STATE_INT] == CLOSED
+        return self.closed or not self._roles.held(HOST)
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         """The next message, in its slot; None after timeout, or once the host has closed and all
@@ -988,7 +982,7 @@ class Reader(AbstractContextManager):
         if not self._roles:
             raise Error("usage", "this reader is closed")
         words, lane, (release, acquire) = self._words, self._lane, self._lane.fence
-        patience, over = None, False
+        patience, ended, over = None, False, False
         while True:
             for _ in range(32):
                 head = words[lane.head]           # SYNC head load: pairs with "head = n"
@@ -1011,14 +1005,14 @@ class Reader(AbstractContextManager):
                     begin = max(self._n + 1, head - lane.slots // 2 + 1)
                     self.lost += begin - self._n
                     self._n = begin
+            if ended and not self.closed:
+                raise Error("died", "its host died; start it again")
             if over:
-                self.closed = self._ints[STATE_INT] == CLOSED
-                if not self.closed and not self._roles.held(HOST):
-                    raise Error("died", "its host died; start it again")
                 return None
             patience = patience or Patience(LOOK_MOST_NS)
-            over = patience.spent(clock()) >= timeout * 1e9 or self._ended()
-            release(); acquire()                  # see each message published before `over`
+            ended = self._ended()
+            over = ended or patience.spent(clock()) >= timeout * 1e9
+            fence()                               # see each message published before `over`
             if not over:
                 time.sleep(min(max(50e-6, patience.ns * .125e-9), 1e-3))
 

@@ -8,7 +8,6 @@ import ctypes
 import errno
 import gc
 import os
-import struct
 import sys
 import threading
 import time
@@ -68,7 +67,7 @@ class LibraryTest(PairTest):
         """send, reserve, commit, warm of the up lane, as a driver has them in C."""
         lane = segment._up
         return shmprueba.make_sender(types.SimpleNamespace(
-            address=segment.address, _make_room=lambda n: n + lane.slots - 1,
+            address=segment.address, _make_room=lambda n: n + lane.slots - 1, next_care=1 << 63,
             wait_until=lambda _due: None, care=lambda: None), lane)
 
     def made_up_clock(self, step_ns: int = 0) -> List[int]:
@@ -86,12 +85,13 @@ class LibraryTest(PairTest):
 
 class Steps(LibraryTest):
     """Which store comes after which, and the fences between them: tests/model has the argument."""
+    FIELDS = ("timestamp", "due", "length", "crc")
 
     class Recorder:
         """A view of the segment that notes each access of the fields that both sides use."""
 
-        def __init__(self, steps: List[str], lane: shmprueba.Lane, names: dict) -> None:
-            self.steps, self.view, self.names = steps, lane.words, names
+        def __init__(self, steps: List[str], view: memoryview, names: dict) -> None:
+            self.steps, self.view, self.names = steps, view, names
 
         def __getitem__(self, at: int) -> int:
             if at in self.names:
@@ -100,14 +100,19 @@ class Steps(LibraryTest):
 
         def __setitem__(self, at: int, value: int) -> None:
             if at in self.names:
-                self.steps.append(f"{self.names[at]} = {value}")
+                time = self.names[at] in ("due", "timestamp")
+                self.steps.append(self.names[at] + ("" if time else f" = {value}"))
             self.view[at] = value
 
     def recorded(self, segment: Segment, lane: shmprueba.Lane) -> List[str]:
         steps: List[str] = []
-        lane.words = self.Recorder(steps, lane, {
-            lane.slot(1): "seq", lane.slot(2): "seq", lane.slot(1) + 1: "timestamp",
-            lane.head: "head", lane.wish: "wish", lane.place: "place"})
+        slots = (lane.slot(1), lane.slot(2))
+        words = {slot + at: name for slot in slots
+                 for at, name in enumerate(("seq", "timestamp", "due"))}
+        lane.words = self.Recorder(steps, lane.words, {
+            **words, lane.head: "head", lane.wish: "wish", lane.place: "place"})
+        lane.ints = self.Recorder(steps, lane.ints, {
+            2 * slot + at: name for slot in slots for at, name in ((6, "length"), (7, "crc"))})
         lane.fence = (lambda: steps.append("release"), lambda: steps.append("acquire"))
         return steps
 
@@ -116,11 +121,10 @@ class Steps(LibraryTest):
         for weak in (True, False):
             for size in (64, 1 << 14):  # glibc copies much at once with stores that keep no order
                 with mock.patch.object(shmprueba, "WEAK", weak), self.subTest(weak=weak, size=size):
-                    segment = self.segment(size)
+                    segment = self.segment(size, crc=True)
                     steps = self.recorded(segment, segment._down)
                     segment._make_room = lambda n: steps.append("room") or n
-                    with mock.patch.object(shmprueba, "make_fence", lambda: segment._down.fence), \
-                            mock.patch.object(shmprueba.struct, "Struct", self.packer(steps)):
+                    with mock.patch.object(shmprueba, "make_fence", lambda: segment._down.fence):
                         _, reserve, commit, _ = shmprueba.make_sender(segment, segment._down)
                     for _ in range(2):
                         reserve()[:3] = b"abc"
@@ -130,7 +134,8 @@ class Steps(LibraryTest):
                     # x86-64: one half is a full fence, and the two take turns.
                     self.assertEqual(steps, [
                         step for n in (1, 2) for step in (
-                            "room", f"seq = {2 * n - 1}", *order, "payload", "fields", *order,
+                            "room", f"seq = {2 * n - 1}", *order, "payload", "length = 3",
+                            f"crc = {zlib.crc32(b'abc', n)}", "due", "timestamp", *order,
                             f"seq = {2 * n}", f"head = {n}", *(fence if weak else fence[n - 1:n]),
                             "wish")])
                     segment.close()
@@ -138,12 +143,12 @@ class Steps(LibraryTest):
     def test_an_exception_between_two_steps(self) -> None:
         """Ctrl-C, or a handler that raises, between any two accesses of a send: the next one is
         whole, in its own slot, and the segment closes."""
-        for step in range(1, 8):
+        for step in range(1, 10):
             with self.subTest(step=step):
                 segment = self.segment(slots=4)
                 reader, steps = Reader(self.name), []
                 lane = segment._down
-                words, left = lane.words, [step]
+                words, ints, left = lane.words, lane.ints, [step]
 
                 def interrupted(*_fields: object) -> None:
                     left[0] -= 1
@@ -155,7 +160,8 @@ class Steps(LibraryTest):
                         self.view[at] = value
                         interrupted()
 
-                lane.words = Interrupted(steps, lane, {})
+                lane.words = Interrupted(steps, lane.words, {})
+                lane.ints = Interrupted(steps, lane.ints, {})
                 real = shmprueba.make_fence
 
                 def make_fence():
@@ -172,10 +178,10 @@ class Steps(LibraryTest):
                 left[0] = 1 << 30
                 for text in (b"a", b"b", b"c", b"d", b"e"):
                     send(text)
-                lane.words = words
+                lane.words, lane.ints = words, ints
                 count = segment.published
                 self.assertIn(count, (5, 6))
-                self.assertTrue(interrupts or step > 4)
+                self.assertTrue(interrupts or step > 7)
                 for n, text in zip(range(count - 3, count + 1), (b"b", b"c", b"d", b"e")):
                     at = 8 * lane.slot(n)
                     slot = Slot.from_buffer_copy(lane.memory[at:at + SLOT_HEAD])
@@ -183,12 +189,6 @@ class Steps(LibraryTest):
                     self.assertEqual(bytes(lane.memory[at + SLOT_HEAD:at + SLOT_HEAD + 1]), text)
                 reader.close()
                 segment.close()
-
-    @staticmethod
-    def packer(steps: List[str]) -> Callable:
-        real = struct.Struct
-        return lambda form: types.SimpleNamespace(
-            pack_into=lambda *fields: steps.append("fields") or real(form).pack_into(*fields))
 
     def test_of_a_message_that_is_received(self) -> None:
         fence = ["release", "acquire"]
@@ -201,7 +201,7 @@ class Steps(LibraryTest):
                 message = receive(0)
                 self.assertTrue(release(message))
                 order = fence if weak else []
-                self.assertEqual([step for step in steps if step != "timestamp"],
+                self.assertEqual([step for step in steps if step not in self.FIELDS],
                                  ["head", *order, "seq", *order, "seq", f"place = {1 << 48 | 1}"])
                 segment.close()
 
@@ -216,7 +216,7 @@ class Steps(LibraryTest):
                 reader._words = reader._lane.words
                 self.assertTrue(reader.confirm(reader.receive(0)))
                 order = fence if weak else []
-                self.assertEqual([step for step in steps if step != "timestamp"],
+                self.assertEqual([step for step in steps if step not in self.FIELDS],
                                  ["head", *order, "seq", *order, "seq"])
                 segment.close()
 
@@ -224,17 +224,16 @@ class Steps(LibraryTest):
         """A full fence before the place is loaded, and one after dropped is stored."""
         segment = self.segment()
         steps: List[str] = []
-        segment._fence = lambda: steps.append(
-            f"fence, dropped {segment._words[segment._down.dropped]}")
         segment._words[segment._down.place] = 1 << 48 | 1  # nobody holds the role: it died
-        self.assertEqual(segment._make_room(9), 12)
+        with mock.patch.object(shmprueba, "fence", lambda: steps.append(
+                f"fence, dropped {segment._words[segment._down.dropped]}")):
+            self.assertEqual(segment._make_room(9), 12)
         self.assertEqual(steps, ["fence, dropped 0", "fence, dropped 1", "fence, dropped 1"])
 
     def test_of_the_end(self) -> None:
         """The last head, CLOSED, the wake-up, the name, the lock: in this order."""
         segment = self.segment()
         steps: List[str] = []
-        segment._fence = lambda: steps.append(f"fence, state {self.peek_word(STATE, 4)}")
         other = Roles(shmprueba.open_object("/" + self.name, os.O_RDWR))
         self.addCleanup(other.close)
         give_up = segment._give_up
@@ -244,7 +243,9 @@ class Steps(LibraryTest):
             give_up()
         segment._give_up = unlock
         with mock.patch.object(shmprueba, "futex", lambda *_: steps.append(
-                f"wake, state {segment._ints[shmprueba.STATE_INT]}")):
+                f"wake, state {segment._ints[shmprueba.STATE_INT]}")), \
+                mock.patch.object(shmprueba, "fence", lambda: steps.append(
+                    f"fence, state {self.peek_word(STATE, 4)}")):
             segment.close()
         self.assertEqual(steps, ["fence, state 1", "wake, state 2", "name False, host True"])
         self.assertFalse(other.held(shmprueba.HOST))
@@ -1014,6 +1015,42 @@ class Reading(LibraryTest):
             return ended()
         with mock.patch.object(reader, "_ended", late):
             self.assertEqual([message.n for message in reader], [1, 2])
+
+    def test_what_is_published_as_the_time_is_over(self) -> None:
+        """And the host closes at once: it is read all the same."""
+        segment = self.segment()
+        reader = self.reader(timeout=0)
+        ints = reader._ints
+
+        class Late:
+            def __getitem__(_self, at: int) -> int:
+                if not segment.published:
+                    self.publish(segment, 1, 2)
+                    segment.close()
+                return ints[at]
+        reader._ints = Late()
+        self.assertEqual([message.n for message in reader], [1, 2])
+
+    def test_an_exception_between_the_halves_of_a_fence(self) -> None:
+        """Ctrl-C while it waits: the next wait finds nothing spoilt."""
+        real, armed = shmprueba.make_fence, []
+
+        def make_fence() -> Tuple[Callable, Callable]:
+            release, acquire = real()
+
+            def interrupted() -> None:
+                release()
+                if armed:
+                    armed.clear()
+                    raise KeyboardInterrupt
+            return interrupted, acquire
+        with mock.patch.object(shmprueba, "make_fence", make_fence):
+            self.segment()
+            armed.append(True)
+            reader = self.reader()
+            with self.assertRaises(KeyboardInterrupt):
+                reader.receive(0)
+            self.assertIsNone(reader.receive(0))
 
     def test_a_reader_that_was_stopped(self) -> None:
         """An hour between two looks is 200 ms of its own waking time, for it and its time-out."""

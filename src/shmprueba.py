@@ -206,20 +206,19 @@ def futex(address: ctypes.c_void_p, operation: ctypes.c_int, value: int, ns: int
     return 0 if result >= 0 else ctypes.get_errno()
 
 
-def make_fence() -> Tuple[Callable[[], None], Callable[[], bool]]:
-    """Returns release and acquire of a private lock that is always held. Python has no fence, but
-    these two calls in this order are a full one on x86-64 (two locked instructions) and on ARMv8
+def make_fence() -> Callable[[], None]:
+    """Returns a function that is a full fence, for one thread. Python has no fence, but to release
+    and then acquire a private lock is one on x86-64 (two locked instructions) and on ARMv8
     (store-release, then load-acquire). The machines promise that, the language does not. With
-    RISC-V's libc they are no fence: tests/model/README.md."""
+    RISC-V's libc it is no fence: tests/model/README.md."""
     lock = threading.Lock()
-    lock.acquire()
-    return lock.release, lock.acquire
+    release, acquire = lock.release, lock.acquire
 
+    def fence() -> None:
+        acquire(False)  # the first time, or if an exception has parted the two calls below
+        release(); acquire()
 
-def fence() -> None:
-    """A full fence. It makes a lock each time: a signal could part the halves of a kept one."""
-    release, acquire = make_fence()
-    release(); acquire()
+    return fence
 
 
 # x86-64 keeps all stores in order, and all loads; only a load may overtake an earlier store. So a
@@ -229,7 +228,7 @@ def fence() -> None:
 WEAK, LARGE_COPY = MACHINE != "x86_64", 1 << 14
 
 
-# ---- roles: the kernel says which process lives (include/shm_role.h) ----------------------------
+# ---- roles: the kernel says which process lives (include/shm_segment.h) ----------------------------
 
 HOST, CONSUMER, SENDER, RECEIVER = range(4)  # the byte that the holder of the role has locked
 LOCK_FILE = not LINUX or "SHMPRUEBA_LOCK_FILE" in os.environ  # the form for macOS, tested on Linux
@@ -351,7 +350,7 @@ class Lane:
         words, ints = self.words, self.ints
         length = ints[2 * slot + 6]
         if length > self.capacity:
-            fence()
+            self.fence()
             if words[slot] == 2 * n:
                 raise Error("damaged", f"message {n} has an impossible length, {length} bytes")
             return None
@@ -365,8 +364,7 @@ class Lane:
         good = not self.crc or zlib.crc32(
             message.payload, message.n & 0xffffffff) == self.ints[2 * slot + 7]
         if WEAK:
-            release, acquire = self.fence
-            release(); acquire()                  # SYNC R4: pairs with F1; also for the place store
+            self.fence()                          # SYNC R4: pairs with F1; also for the place store
         return good and self.words[slot] == 2 * message.n  # SYNC seq again
 
 
@@ -375,9 +373,9 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
     an attribute. send and warm call the same functions, so warm runs the code of a send."""
     words, ints, memory, head, wish = lane.words, lane.ints, lane.memory, lane.head, lane.wish
     capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
-    release, acquire = lane.fence
-    half, other_half = make_fence()  # on x86-64 each half is a locked instruction: a full fence
-    weak, strong = WEAK or capacity >= LARGE_COPY, not WEAK
+    fence, lock, strong = lane.fence, threading.Lock(), not WEAK
+    half, other_half = lock.release, lock.acquire  # each is a locked instruction: x86-64's fence
+    weak = WEAK or capacity >= LARGE_COPY
     slots = [(at, at + 1, at + 2, 2 * at + 6, memory[8 * at + SLOT_HEAD:][:capacity])
              for at in map(lane.slot, range(lane.slots))]  # a table: faster than computing it
     futex_at = ctypes.c_void_p(segment.address + lane.at)
@@ -394,7 +392,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             slot, stamp_at, due_at, length_at, view = slots[m & mask]
             words[slot] = seq - 1                 # SYNC seq = 2n-1
             if weak:
-                release(); acquire()              # SYNC F1: pairs with R4
+                fence()                           # SYNC F1: pairs with R4
             room = capacity
         return view
 
@@ -414,16 +412,16 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
                 stamp = now()
         words[stamp_at] = stamp                   # few steps between the time stamp and head
         if weak:
-            release(); acquire()                  # SYNC F2: pairs with "seq load"
+            fence()                               # SYNC F2: pairs with "seq load"
         if publish:
             words[slot] = seq                     # SYNC seq = 2n
             words[head] = m                       # SYNC head = n: pairs with "head load"
             m, seq, room = m + 1, seq + 2, -1
-        half, other_half = other_half, half       # first: a signal could part it from the call
-        other_half()                              # SYNC wake: pairs with "sleep" (src/lane.c)
-        if not strong:
-            half, other_half = other_half, half
-            other_half()
+        if strong:                                # SYNC wake: pairs with "sleep" (src/lane.c)
+            half, other_half = other_half, half   # first: a signal could part it from the call
+            half()
+        else:
+            fence()
         if words[wish] > woken and publish:
             woken = m - 1                         # not wish: that sleeper may not be queued yet
             futex(futex_at, FUTEX_WAKE, 0x7fffffff)
@@ -451,7 +449,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
 
 def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
     """(receive, release) of Segment, for the one consumer of the up lane."""
-    words, head, place, (release, acquire) = lane.words, lane.head, lane.place, lane.fence
+    words, head, place, fence = lane.words, lane.head, lane.place, lane.fence
     looks = range(1024 if segment.wait == "spin" else 32)  # each takes 0.1 us or more
     n, slot = 1, lane.slot(1)
     current: Optional[Message] = None
@@ -463,7 +461,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
             for _ in looks:
                 if words[head] >= n:              # SYNC head load: pairs with "head = n"
                     if WEAK:
-                        release(); acquire()      # load seq and the payload after head
+                        fence()                   # load seq and the payload after head
                     if words[slot] == 2 * n:      # SYNC seq load: pairs with F2
                         current = lane.message(n, slot)
                         return current  # not None: nobody overwrites a consumer's message
@@ -500,7 +498,7 @@ def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
     missed a wake-up."""
     words, end = lane.words, clock() + ns
     words[lane.wish] = n                          # one sleeper on this lane: a plain store will do
-    fence()                                       # SYNC sleep: pairs with "wake" (src/lane.c)
+    lane.fence()                                  # SYNC sleep: pairs with "wake" (src/lane.c)
     value = words[lane.head]
     if value >= n:
         return False
@@ -639,7 +637,7 @@ class Segment(AbstractContextManager):
             self._words[self._up.place] = 1 << 48  # epoch 1
         segments.add(self)
         self._beat(clock())
-        fence()  # make the header visible before LIVE
+        self._down.fence()  # make the header visible before LIVE
         self._ints[STATE_INT] = LIVE
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
@@ -747,7 +745,7 @@ class Segment(AbstractContextManager):
         """Stores CLOSED, unlinks, unlocks. Attached readers can read the rest, and views that are
         still held stay valid. In a forked child it leaves alone all that is the parent's."""
         if self._roles:
-            fence()  # make the last head visible before CLOSED
+            self._down.fence()  # make the last head visible before CLOSED
             self._ints[STATE_INT] = CLOSED
             futex(ctypes.c_void_p(self.address + self._down.at), FUTEX_WAKE, 0x7fffffff)
             self._remove()
@@ -823,7 +821,7 @@ class Segment(AbstractContextManager):
         if not consumer or not now or now.epoch != consumer.epoch:
             return
         self._words[self._down.dropped] = consumer.epoch
-        fence()  # SYNC dropped: pairs with R4; before its messages are overwritten
+        self._down.fence()  # SYNC dropped: pairs with R4; before its messages are overwritten
         self.dropped += 1
         self.why_dropped = f"client pid {consumer.pid} {why}: dropped"
 
@@ -838,7 +836,7 @@ class Segment(AbstractContextManager):
         needs no new check."""
         seen, looks, patience = None, 0, Patience()
         while True:
-            fence()  # SYNC room: pairs with "claim"
+            self._down.fence()  # SYNC room: pairs with "claim"
             consumer = self.consumer
             if not consumer:
                 return n + self.slot_count - 1  # a later claim begins with message n or later
@@ -981,7 +979,7 @@ class Reader(AbstractContextManager):
         was read (self.closed). Naps: to raise wish it would need an atomic maximum."""
         if not self._roles:
             raise Error("usage", "this reader is closed")
-        words, lane, (release, acquire) = self._words, self._lane, self._lane.fence
+        words, lane, fence = self._words, self._lane, self._lane.fence
         patience, ended, over = None, False, False
         while True:
             for _ in range(32):
@@ -989,7 +987,7 @@ class Reader(AbstractContextManager):
                 if head < self._n:
                     continue
                 if WEAK:
-                    release(); acquire()          # load seq and the payload after head
+                    fence()                       # load seq and the payload after head
                 if self.newest:
                     self.skipped += head - self._n
                     self._n = head

@@ -14,6 +14,7 @@ import random
 import socket
 import struct
 import sys
+import threading
 import time
 from math import ceil
 from typing import Callable, Dict, List, Optional, Tuple, Type
@@ -439,8 +440,8 @@ def trips(link: Transport, seconds: float) -> List[int]:
 def publish_inlined(link: Shm, count: int) -> float:
     """Nanoseconds a message of the same stores in one loop: no call, no check, no heartbeat."""
     lane = link.segment._down
-    words, head, wish, (release, acquire), slots = (lane.words, lane.head, lane.wish, lane.fence,
-                                                    lane.slots)
+    words, head, wish, slots, lock = lane.words, lane.head, lane.wish, lane.slots, threading.Lock()
+    half, other_half = lock.release, lock.acquire  # as the library does it on x86-64
     views = [(lane.slot(n), lane.memory[8 * lane.slot(n) + 32:][:link.size]) for n in range(slots)]
     mask, size, payload, start = slots - 1, link.size, link.outbox, words[head]
     begin = now()
@@ -452,7 +453,8 @@ def publish_inlined(link: Shm, count: int) -> float:
         words[slot + 2] = words[slot + 1] = now()
         words[slot] = 2 * n
         words[head] = n
-        release(); acquire()
+        half, other_half = other_half, half
+        half()
         if words[wish]:
             raise Broken("nobody should sleep here")
     return (now() - begin) / count

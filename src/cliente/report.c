@@ -117,7 +117,7 @@ static const char *why_slow(const struct client *c)
         return "it may use one CPU only, and its host needs that, too";
     if (ready(c) > half)
         return "it fell behind: too many messages for the CPU that it got";
-    if (w->found_spinning < half)
+    if (w->found_spinning < half || 64 * w->displaced > c->figures.messages)
         return "other programs had the CPUs, or the messages came off schedule";
     return "its host ran on the same CPU, or this machine is slow";
 }

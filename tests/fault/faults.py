@@ -212,7 +212,7 @@ class Programs(FaultTest):
         self.program("fault_hostile", "headers")
 
     def test_read(self) -> None:
-        """a lane read in process under attack for 10 s | every message in bounds"""
+        """a lane read in process under attack | every message in bounds"""
         self.program("fault_hostile", "read", "10")
 
     def test_threads(self) -> None:

@@ -2,7 +2,7 @@
  * hostile.c - what a broken or hostile peer may do, and what the library makes of it.
  *
  *   hostile headers [ROUNDS [SEED]]      attach to an object with fields set to anything
- *   hostile read [SECONDS [SEED]]        read a lane while a thread attacks it
+ *   hostile read [ENDS [SEED]]           read a lane while a thread attacks it
  *   hostile host NAME flip SECONDS       a host that lies: length, seq, head, timestamps, place
  *   hostile host NAME odd STEPS          ... that leaves a seq odd on SIGUSR1, and lives on
  *   hostile host NAME laps               ... whose every slot has been overwritten, for ever
@@ -173,15 +173,15 @@ static void lie(struct shm_lane *writer, unsigned kinds)
     }
 }
 
-/* Publishes rightly, and in between lies in the ways of the moment, until end_ns. */
-static void attack(struct shm_segment *segment, uint64_t end_ns)
+/* Publishes rightly, and in between lies in the ways of the moment, until end_ns or *over. */
+static void attack(struct shm_segment *segment, uint64_t end_ns, const atomic_bool *over)
 {
     struct shm_lane writer;
     uint64_t phase_ns = 0, room_ns = 0, now;
     unsigned kinds = 0;
 
     CHECK(shm_lane_open(&writer, segment, SHM_DOWN) == SHM_OK);
-    while ((now = shm_clock_now_ns()) < end_ns) {
+    while ((now = shm_clock_now_ns()) < end_ns && !atomic_load(over)) {
         if (now > phase_ns) { /* head alone ends a run at once: not always */
             kinds = (unsigned)below(4) ? ALL & ~(unsigned)(HEAD | PLACE) : ALL;
             kinds &= (unsigned)any() | LENGTH;
@@ -335,7 +335,7 @@ static int headers(uint64_t rounds)
 
 struct attacked {
     struct shm_segment segment;
-    uint64_t end_ns, seed;
+    uint64_t seed;
     atomic_bool over;
 };
 
@@ -344,8 +344,7 @@ static void *attack_thread(void *argument)
     struct attacked *a = argument;
 
     random_state = a->seed;
-    attack(&a->segment, a->end_ns);
-    atomic_store(&a->over, true);
+    attack(&a->segment, UINT64_MAX, &a->over);
     return NULL;
 }
 
@@ -367,12 +366,11 @@ static enum shm_result read_one(struct shm_lane *lane, struct shm_message *messa
     return result;
 }
 
-static int read_attacked(uint64_t seconds)
+/* Reads until damage and laps have ended so many reads each. */
+static int read_attacked(uint64_t ends)
 {
     const struct shm_header header = good_header(8, 256, 200);
-    struct attacked a = {.segment = heap_segment(&header),
-                         .end_ns = shm_clock_now_ns() + seconds * 1000000000u,
-                         .seed = any()};
+    struct attacked a = {.segment = heap_segment(&header), .seed = any()};
     uint64_t results[18] = {0}, lost = 0;
     struct shm_lane lane;
     struct shm_message message;
@@ -380,25 +378,28 @@ static int read_attacked(uint64_t seconds)
     uint32_t other;
 
     CHECK(pthread_create(&thread, NULL, attack_thread, &a) == 0);
-    while (!atomic_load(&a.over)) {
+    while (results[-SHM_OK] < ends || results[-SHM_LAPPED] < ends || results[-SHM_DAMAGED] < ends) {
         if (shm_lane_open(&lane, &a.segment, SHM_DOWN) != SHM_OK ||
             (below(2) ? shm_lane_claim(&lane, NULL, &other) : shm_lane_attach(&lane)) != SHM_OK)
             continue;
         enum shm_result result = SHM_OK;
-        while (result != SHM_DAMAGED && result != SHM_DROPPED && !atomic_load(&a.over)) {
+        /* A lie about head may have sent it to a message that will not come for years. */
+        for (unsigned in_vain = 0;
+             result != SHM_DAMAGED && result != SHM_DROPPED && in_vain < 100000; in_vain++) {
             result = read_one(&lane, &message);
             results[-result]++;
+            in_vain = result == SHM_OK ? 0 : in_vain;
         }
         lost += lane.lost;
         shm_lane_leave(&lane);
     }
+    atomic_store(&a.over, true);
     pthread_join(thread, NULL);
     free_segment(&a.segment);
     printf("%" PRIu64 " read, %" PRIu64 " not yet visible, %" PRIu64 " lapped (%" PRIu64
            " lost), %" PRIu64 " dropped, %" PRIu64 " damaged\n",
            results[-SHM_OK], results[-SHM_AGAIN], results[-SHM_LAPPED], lost, results[-SHM_DROPPED],
            results[-SHM_DAMAGED]);
-    CHECK(results[-SHM_OK] > 0 && results[-SHM_LAPPED] > 0 && results[-SHM_DAMAGED] > 0);
     return 0;
 }
 
@@ -446,7 +447,7 @@ static int host(const char *name, const char *mode, uint64_t argument)
     atomic_store(&status->heartbeat_ns, shm_clock_now_ns() + ahead_ns);
     CHECK(shm_lane_open(&writer, &segment, SHM_DOWN) == SHM_OK);
     if (strcmp(mode, "flip") == 0) {
-        attack(&segment, shm_clock_now_ns() + argument * 1000000000u);
+        attack(&segment, shm_clock_now_ns() + argument * 1000000000u, &(atomic_bool){false});
         ended = 1;
     }
     while (!ended) {
@@ -496,7 +497,7 @@ int main(int argc, char **argv)
     if (strcmp(what, "headers") == 0)
         return headers(number ? number : 100000);
     if (strcmp(what, "read") == 0)
-        return read_attacked(number ? number : 3);
+        return read_attacked(number ? number : 5);
     if (strcmp(what, "host") == 0 && argc > 3) {
         random_state = shm_clock_now_ns() | 1;
         return host(argv[2], argv[3], argc > 4 ? strtoull(argv[4], NULL, 10) : 0);

@@ -77,7 +77,7 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
 enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message);
 
 /* Was *message whole while it was used? Checks its CRC-32, too, where messages have one.
- * @return SHM_OK, SHM_LAPPED, SHM_DROPPED, or SHM_BAD_CRC */
+ * @return SHM_OK, SHM_LAPPED, SHM_DROPPED, SHM_BAD_CRC, or SHM_DAMAGED */
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message);
 
 /* Ends the use of this message, whatever shm_lane_confirm returned; frees its slot. */

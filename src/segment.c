@@ -94,7 +94,7 @@ static void unmap(struct shm_segment *segment)
     segment->base = NULL;
 }
 
-/* Maps the object, or the begin of a large one: its size may be a lie. Called again once the header
+/* Maps the object, or the start of a large one: its size may be a lie. Called again once the header
  * is checked, it maps what that describes, and reads a byte of each page, so that no page fault is
  * left for the timed loop. (Cheaper than MAP_POPULATE, and macOS has none.) */
 static enum shm_result map_object(struct shm_segment *segment)
@@ -139,7 +139,7 @@ enum shm_result shm_segment_check(struct shm_segment *segment)
     const bool starting = state == SHM_STATE_STARTING;
     for (size_t i = 0; i < sizeof header->magic; i++)
         if (header->magic[i] != (uint8_t)SHM_MAGIC[i] && !(starting && header->magic[i] == 0))
-            return REFUSE(segment, "not made by host.py (no %s at its begin); choose another name",
+            return REFUSE(segment, "not made by host.py (no %s at its start); choose another name",
                           SHM_MAGIC);
     if (header->version == __builtin_bswap32(SHM_VERSION))
         return REFUSE(segment,

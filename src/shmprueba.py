@@ -216,7 +216,7 @@ def make_fence() -> Callable[[], None]:
 
     def fence() -> None:
         acquire(False)  # the first time, or if an exception has parted the two calls below
-        release(); acquire()
+        release(); acquire(False)  # False: a signal handler may have called fence in between
 
     return fence
 
@@ -228,7 +228,7 @@ def make_fence() -> Callable[[], None]:
 WEAK, LARGE_COPY = MACHINE != "x86_64", 1 << 14
 
 
-# ---- roles: the kernel says which process lives (include/shm_segment.h) ----------------------------
+# ---- roles: the kernel says which process lives (include/shm_segment.h) -------------------------
 
 HOST, CONSUMER, SENDER, RECEIVER = range(4)  # the byte that the holder of the role has locked
 LOCK_FILE = not LINUX or "SHMPRUEBA_LOCK_FILE" in os.environ  # the form for macOS, tested on Linux
@@ -242,28 +242,36 @@ def flock(kind: int, byte: int) -> bytes:
     return struct.pack("qqihh", byte, 1, 0, kind, os.SEEK_SET)
 
 
+def leads_to(path: str, fd: int) -> bool:
+    """Does the path lead to the file that fd has open?"""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    return False
+
+
 class Roles:
     """The roles that one Segment or Reader holds: locks on an open file. That is the shared memory
     object, opened once more and never mapped, because a mapping in a forked child would keep a lock
     alive. Or it is the lock file, opened once a process: closing any descriptor frees all locks."""
     files: Dict[str, List] = {}  # by path: [descriptor, users, roles that this process holds]
 
-    def __init__(self, fd: int, path: str = "") -> None:
-        self.fd, self.path, self.mine = fd, path, set()
-        self.ours = self.files[path][2] if path else self.mine
+    def __init__(self, fd: int, path: str = "", file: Optional[List] = None) -> None:
+        self.fd, self.path, self.file, self.mine = fd, path, file, set()
+        self.ours = file[2] if file else self.mine
 
     @classmethod
     def of_file(cls, name: str, uid: int, create: bool) -> "Roles":
         """The lock file form. FileNotFoundError: there is no host."""
         path, new = f"/tmp/shmprueba-{uid}-{name[1:]}.lock", False
-        if path not in cls.files:
+        if path not in cls.files or not leads_to(path, cls.files[path][0]):  # a dead host's
             new = create and not os.path.lexists(path)
             flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if new else 0)
             cls.files[path] = [os.open(path, flags, 0o600), 0, set()]
             if new:
                 os.fchmod(cls.files[path][0], 0o600)  # whatever the umask
-        cls.files[path][1] += 1
-        roles = cls(cls.files[path][0], path)
+        file = cls.files[path]
+        file[1] += 1
+        roles = cls(file[0], path, file)
         roles.new = new
         if os.fstat(roles.fd).st_uid != uid:
             roles.close()
@@ -291,8 +299,7 @@ class Roles:
 
     def is_current(self) -> bool:
         """Does the path still lead to this lock file?"""
-        return os.path.exists(self.path) and os.path.samestat(os.fstat(self.fd),
-                                                              os.stat(self.path))
+        return leads_to(self.path, self.fd)
 
     def close(self) -> None:
         for role in self.mine:
@@ -300,11 +307,12 @@ class Roles:
                 os.unlink(self.path)
             fcntl.fcntl(self.fd, SET_LOCK, flock(fcntl.F_UNLCK, role))
         self.ours -= self.mine
-        if self.path:
-            self.files[self.path][1] -= 1
-        if not self.path or not self.files[self.path][1]:
+        if self.file:
+            self.file[1] -= 1
+        if not self.file or not self.file[1]:
             os.close(self.fd)
-            self.files.pop(self.path, None)
+            if self.files.get(self.path) is self.file:
+                self.files.pop(self.path, None)
 
 
 # ---- lane --------------------------------------------------------------------------------------
@@ -374,12 +382,12 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
     words, ints, memory, head, wish = lane.words, lane.ints, lane.memory, lane.head, lane.wish
     capacity, crc_on, crc32, now = lane.capacity, lane.crc, zlib.crc32, clock
     fence, lock, strong = lane.fence, threading.Lock(), not WEAK
-    half, other_half = lock.release, lock.acquire  # each is a locked instruction: x86-64's fence
+    release, acquire = lock.release, lock.acquire  # each is a locked instruction: x86-64's fence
     weak = WEAK or capacity >= LARGE_COPY
     slots = [(at, at + 1, at + 2, 2 * at + 6, memory[8 * at + SLOT_HEAD:][:capacity])
              for at in map(lane.slot, range(lane.slots))]  # a table: faster than computing it
     futex_at = ctypes.c_void_p(segment.address + lane.at)
-    m, seq = 1, 2         # the message to publish next, and 2m
+    m = 1                 # the message to publish next
     room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
     limit = woken = slot = stamp_at = due_at = length_at = 0
     mask = lane.slots - 1
@@ -390,14 +398,14 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             if m > limit:
                 limit = segment._make_room(m)
             slot, stamp_at, due_at, length_at, view = slots[m & mask]
-            words[slot] = seq - 1                 # SYNC seq = 2n-1
+            words[slot] = 2 * m - 1               # SYNC seq = 2n-1
             if weak:
                 fence()                           # SYNC F1: pairs with R4
             room = capacity
         return view
 
     def commit(length: int, due_ns: int = 0, publish: bool = True) -> None:
-        nonlocal m, seq, room, woken, half, other_half
+        nonlocal m, room, woken
         if not 0 <= length <= room:
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
         ints[length_at] = length
@@ -413,13 +421,13 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         words[stamp_at] = stamp                   # few steps between the time stamp and head
         if weak:
             fence()                               # SYNC F2: pairs with "seq load"
-        if publish:
-            words[slot] = seq                     # SYNC seq = 2n
-            words[head] = m                       # SYNC head = n: pairs with "head load"
-            m, seq, room = m + 1, seq + 2, -1
+        if publish:                               # an exception may come between any two of these
+            room = -1
+            words[slot] = 2 * m                   # SYNC seq = 2n
+            m += 1
+            words[head] = m - 1                   # SYNC head = n: pairs with "head load"
         if strong:                                # SYNC wake: pairs with "sleep" (src/lane.c)
-            half, other_half = other_half, half   # first: a signal could part it from the call
-            half()
+            acquire(False) or release()           # the two take turns
         else:
             fence()
         if words[wish] > woken and publish:
@@ -551,20 +559,21 @@ def open_object(name: str, flags: int) -> int:
 def read_header(fd: int) -> Tuple[int, bytes]:
     """(state, header), with zeros after the object's end. pread is better than a map: a load from a
     mapped page that a full /dev/shm could not provide raises SIGBUS."""
-    size = min(os.fstat(fd).st_size, HEADER_SIZE) if LOCK_FILE else 0
-    if size:  # macOS cannot read a shared memory object
+    size = min(os.fstat(fd).st_size, HEADER_SIZE)
+    state = head = b""
+    if not LOCK_FILE:  # the state first: a host may go LIVE in between
+        state, head = os.pread(fd, 4, STATUS_AT), os.pread(fd, STATUS_AT, 0)
+    elif size:  # macOS cannot read a shared memory object
         with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
             state, head = view[STATUS_AT:STATUS_AT + 4], view[:STATUS_AT]
-    else:  # the state first: a host may go LIVE in between
-        state, head = os.pread(fd, 4, STATUS_AT), os.pread(fd, STATUS_AT, 0)
     return int.from_bytes(state, sys.byteorder), head.ljust(STATUS_AT, b"\0")
 
 
 def is_named(name: str, fd: int) -> bool:
     """Does the name still lead to the object that fd has open?"""
+    if not LOCK_FILE:
+        return leads_to("/dev/shm" + name, fd)
     try:
-        if not LOCK_FILE:
-            return os.path.samestat(os.fstat(fd), os.stat("/dev/shm" + name))
         other = open_object(name, os.O_RDONLY)
         try:  # macOS reports no device and no inode: compare the sessions
             return read_header(fd)[1][40:48] == read_header(other)[1][40:48]
@@ -784,7 +793,7 @@ class Segment(AbstractContextManager):
     @property
     def sending(self) -> bool:
         """Is there a living sender on the up lane?"""
-        return self._roles.held(SENDER)
+        return bool(self._roles) and self._roles.held(SENDER)
 
     # -- care for the segment
 
@@ -874,7 +883,8 @@ class Segment(AbstractContextManager):
         self._end_verbs()
 
     def _end_verbs(self) -> None:
-        self.send = self.reserve = self.commit = self.warm = self.receive = self.release = closed
+        self.send = self.reserve = self.commit = self.warm = closed
+        self.receive = self.release = self.care = closed
 
 
 def closed(*_arguments, **_named) -> None:
@@ -919,8 +929,11 @@ class Reader(AbstractContextManager):
             except FileNotFoundError:
                 why = ("no host: there is no such segment; start it first (in a container: "
                        "--ipc=host)")
-            except OSError as error:
-                raise Error("system", f"cannot attach: {error.strerror}")
+            except BaseException as error:
+                self.close()
+                if isinstance(error, OSError):
+                    raise Error("system", f"cannot attach: {error.strerror}")
+                raise
             if not why:
                 break
             self.close()
@@ -961,7 +974,6 @@ class Reader(AbstractContextManager):
                 (self._wanted in (None, schema), f"its schema is {schema!r}, this was written for "
                  f"{self._wanted!r}")):
             if not good:
-                self.close()
                 raise Error("refused", "refused: " + why)
         memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
         self._lane = Lane(memory, h, index)
@@ -969,10 +981,6 @@ class Reader(AbstractContextManager):
         self.schema, self.session = schema, h.session
         return "" if state == LIVE and self._roles.held(HOST) else (
             "its host has ended, or died and left it; start it again")
-
-    def _ended(self) -> bool:
-        self.closed = self._ints[STATE_INT] == CLOSED
-        return self.closed or not self._roles.held(HOST)
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         """The next message, in its slot; None after timeout, or once the host has closed and all
@@ -1008,7 +1016,9 @@ class Reader(AbstractContextManager):
             if over:
                 return None
             patience = patience or Patience(LOOK_MOST_NS)
-            ended = self._ended()
+            held = self._roles.held(HOST)         # first: the host may close, and leave, after it
+            self.closed = self._ints[STATE_INT] == CLOSED
+            ended = self.closed or not held
             over = ended or patience.spent(clock()) >= timeout * 1e9
             fence()                               # see each message published before `over`
             if not over:

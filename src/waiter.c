@@ -308,6 +308,7 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
             return end == SHM_TIMEOUT && result == SHM_AGAIN ? SHM_DAMAGED : end;
         if (!waits) {
             plan(waiter);
+            waiter->slept = false;
             waited = (struct shm_patience){0, waiter->now_ns};
         } else if (!pass(waiter, waited.spent_ns, timeout_ns)) {
             continue;

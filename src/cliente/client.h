@@ -55,7 +55,7 @@ struct schema {
         char type;                /* of Python's struct module: b B h H i I q Q f d ? s */
         uint32_t count;           /* items; of s: bytes */
         size_t item;              /* bytes of one */
-        size_t at;                /* bytes from the payload's begin */
+        size_t at;                /* bytes from the payload's start */
     } field[SHM_SCHEMA_SIZE / 4]; /* "a:b " is the shortest field with a name */
     unsigned fields;              /* without gaps (x); 0: raw bytes */
     size_t size;                  /* bytes, at most UINT32_MAX */
@@ -66,9 +66,10 @@ struct schema {
 bool schema_parse(struct schema *schema, const char *text);
 
 /* Writes `, "name": value` for each field that lies whole in a payload of this length. Values are
- * as in JSON: a number, true or false, a list of them, or a string; NaN and infinities are null. */
+ * as in JSON: a number, true or false, a list of them, or a string; NaN and infinities are null.
+ * most: how many items, or bytes of text, of each field; another process may name 4 billion. */
 void schema_write(FILE *out, const struct schema *schema, const unsigned char *payload,
-                  size_t length);
+                  size_t length, uint32_t most);
 
 /* sample.c: the demo's sample, which host.py generates. */
 #define SAMPLE_SCHEMA "index:Q time_s:d accel:3f gyro:3f temperature:f :20x"

@@ -97,8 +97,8 @@ bool options_parse(struct client *c, int argc, char **argv)
 
     opterr = 0; /* one line of ours, not getopt's */
     while ((option = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
-        if (option == '?' && optopt >= ' ' && strchr(shorts, optopt) == NULL)
-            refuse(c, "-%c: unknown option", optopt);
+        if (option == '?' && optopt != 0 && strchr(shorts, optopt) == NULL)
+            refuse(c, "-%c: unknown option", optopt < ' ' ? '?' : optopt); /* a byte of UTF-8 */
         else if (option == '?' || option == ':')
             refuse(c, "%s: unknown option, or its value is missing, or it takes none",
                    argv[optind - 1]);

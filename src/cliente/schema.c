@@ -90,7 +90,7 @@ static unsigned utf8_length(const unsigned char *from, size_t room)
 static void write_text(FILE *out, const unsigned char *from, size_t room)
 {
     fputc('"', out);
-    while (room > 0 && *from != 0 && !ferror(out)) {
+    while (room > 0 && *from != 0) {
         const unsigned length = utf8_length(from, room);
         const unsigned code = length == 2 && *from == 0xc2 ? from[1] : *from; /* below U+0100 */
         const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
@@ -125,16 +125,17 @@ static void write_item(FILE *out, char type, size_t size, const unsigned char *f
 }
 
 void schema_write(FILE *out, const struct schema *schema, const unsigned char *payload,
-                  size_t length)
+                  size_t length, uint32_t most)
 {
     const struct schema_field *field = schema->field, *end = field + schema->fields;
 
     for (; field < end && field->at + field->item * field->count <= length; field++) {
         const bool text = field->type == 's', list = !text && field->count > 1;
+        const uint32_t count = field->count < most ? field->count : most;
         fprintf(out, ", \"%s\": %s", field->name, list ? "[" : "");
         if (text)
-            write_text(out, payload + field->at, field->count);
-        for (uint32_t i = 0; !text && i < field->count && !ferror(out); i++) {
+            write_text(out, payload + field->at, count);
+        for (uint32_t i = 0; !text && i < count; i++) {
             fputs(i > 0 ? ", " : "", out);
             write_item(out, field->type, field->item, payload + field->at + i * field->item);
         }

@@ -80,7 +80,7 @@ static enum shm_result write_message(struct client *c, const struct shm_message 
     add_key(c, "n", message->n);
     add_key(c, "timestamp_ns", message->timestamp_ns);
     add_key(c, "length", message->length);
-    schema_write(t->line, &c->schema, t->stage, message->length);
+    schema_write(t->line, &c->schema, t->stage, message->length, UINT32_MAX);
     fputs(ftell(t->line) > 0 ? "}\n" : ", }\n", t->line);
     if (fflush(t->line) != 0)
         return failed(c, "make a line for");
@@ -91,17 +91,21 @@ static enum shm_result write_message(struct client *c, const struct shm_message 
 /* Puts the first message into words: its fields, or its first bytes if it has none. */
 static void describe_first(struct client *c, const struct shm_message *message)
 {
-    FILE *out = fmemopen(c->first, sizeof c->first - sizeof " ...", "w");
+    const struct transfer *t = &c->transfer;
+    const size_t room = sizeof c->first - 1;
 
-    if (out == NULL)
-        return;
-    fprintf(out, "n " N ", %" PRIu32 " B", message->n, message->length);
-    schema_write(out, &c->schema, c->transfer.stage, message->length);
+    rewind(t->line);
+    fprintf(t->line, "n " N ", %" PRIu32 " B", message->n, message->length);
+    schema_write(t->line, &c->schema, t->stage, message->length, room);
     for (uint32_t i = 0; c->schema.fields == 0 && i < message->length && i < 16; i++)
-        fprintf(out, " %02x", c->transfer.stage[i]);
-    if (fflush(out) != 0 || ferror(out)) /* it is full: end after a word */
-        memcpy(strrchr(c->first, ' '), " ...", sizeof " ...");
-    fclose(out);
+        fprintf(t->line, " %02x", t->stage[i]);
+    if (fflush(t->line) != 0)
+        return;
+    memcpy(c->first, t->text, t->length < room ? t->length : room);
+    if (t->length <= room)
+        return;
+    c->first[room - sizeof " ..."] = '\0'; /* end after a word */
+    memcpy(strrchr(c->first, ' '), " ...", sizeof " ...");
 }
 
 static bool reserve(void *context)
@@ -199,8 +203,8 @@ static enum shm_result send_all(struct client *c)
     /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
         const bool more = !stopped && (c->options.count == 0 || f->messages < c->options.count);
-        result = shm_wait(&c->up, reserve, c, c->options.timeout_ns);
-        if (more && result == SHM_OK) /* a quiet source has no time-out */
+        result = shm_wait(&c->up, reserve, c, UINT64_MAX); /* while the host lives */
+        if (more && result == SHM_OK)                      /* a quiet source has no time-out */
             result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
         const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
         if (host != SHM_OK && host != SHM_STALLED)
@@ -214,7 +218,8 @@ static enum shm_result send_all(struct client *c)
             return result;
         length =
             more ? read(c->transfer.fd, c->transfer.slot, c->segment.header.payload_capacity) : 0;
-        if (length < 0 && errno != EINTR)
+        /* EFAULT: the slot was cut off, which shm_segment_host finds in a moment. */
+        if (length < 0 && errno != EINTR && errno != EAGAIN && errno != EFAULT)
             return failed(c, "read");
         if (length < 0)
             continue;

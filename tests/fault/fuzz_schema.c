@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FILE *out = open_memstream(&json, &written);
     if (payload != NULL && out != NULL) {
         memcpy(payload, data + length, size);
-        schema_write(out, &schema, payload, size);
+        schema_write(out, &schema, payload, size, UINT32_MAX);
         if (fclose(out) == 0)
             check_json(json, written);
     }

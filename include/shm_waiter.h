@@ -40,6 +40,7 @@ struct shm_waiter {
     uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
     unsigned blocked;     /* messages still to block for */
     unsigned penalty; /* messages to block for after the next spin in vain: 0, 1, 3, 7 ... 255 */
+    unsigned away;    /* grows when its CPU was away for over 1 ms, falls with each catch */
 
     /* Messages found by spinning, and after a sleep; spins that lost their CPU, in all and while it
      * kept off the host's; sleeps that timed out although the message was there. */

@@ -20,7 +20,7 @@
 #define LATENESS_MIN_NS   20000u
 #define LATENESS_BEGIN_NS 60000u
 #define LATENESS_MAX_NS   400000u     /* an idle virtual machine takes 300 us to wake up */
-#define DISPLACED_NS      1000000u    /* a spin that is interrupted for longer shares its CPU */
+#define DISPLACED_NS      1000000u    /* kept off its CPU for longer: another program runs there */
 #define FOREIGN_NS        1000000000u /* a time stamp this far away is another clock's */
 #define MISSED_NS         10000000u   /* a message there for so long should have woken us */
 #define PENALTY_MOST      255u        /* messages to block for, at most, after spins in vain */
@@ -31,6 +31,16 @@ static uint64_t least(uint64_t a, uint64_t b)
 }
 
 /* ---- the CPUs ---- */
+
+/* Other programs have the CPUs. Each time that ours was away for long outweighs 32 catches. */
+#define AWAY_STEP    32u
+#define AWAY_CROWDED 64u
+#define AWAY_MOST    96u
+
+static bool is_crowded(const struct shm_waiter *waiter)
+{
+    return waiter->away > AWAY_CROWDED;
+}
 
 void shm_timer_slack(void)
 {
@@ -61,13 +71,13 @@ static int usable_cpus(const struct shm_waiter *waiter, cpu_set_t *cpus)
 #endif
 
 /* A scheduler that saves energy puts two processes that mostly sleep on one CPU, where they delay
- * each other. So keep off the host's CPU. But if its spins lose their CPU there for one message in
- * 64, many readers share the other CPUs, and need the host's CPU, too. */
+ * each other. So keep off the host's CPU. But that CPU is needed, too, where other programs or many
+ * readers have the rest: then spins lose their CPU for one message in 64. */
 static void keep_off_host(struct shm_waiter *waiter)
 {
 #ifdef __linux__
     const uint64_t found = waiter->found_spinning + waiter->found_sleeping;
-    const bool crowded = 64 * waiter->displaced_off > found;
+    const bool crowded = is_crowded(waiter) || 64 * waiter->displaced_off > found;
     const int host = host_cpu(waiter), off = waiter->off_cpu;
     cpu_set_t cpus;
 
@@ -168,33 +178,37 @@ static void plan(struct shm_waiter *waiter)
         enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
 }
 
-/* Ends a spin in vain: the host is late, or another program needs this CPU. Once is no reason to
- * block for longer than this message. */
+/* Ends a spin in vain. Once is no reason to block for longer than this message. */
 static void spun_in_vain(struct shm_waiter *waiter)
 {
     waiter->blocked = waiter->penalty + 1; /* + 1: the message at hand */
     waiter->penalty = (unsigned)least(2 * waiter->penalty + 1, PENALTY_MOST);
 }
 
-/* Has a spin lost its CPU since the clock was last read? */
+/* Was its CPU away since the clock was last read, in a spin or after a doze? If that happens often,
+ * it blocks: where other programs have the CPUs, a scheduler may run a process at once that another
+ * process wakes, but not one that a timer wakes. */
 static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
 {
-    const bool spinner = waiter->mode == SHM_WAIT_SPIN;
-    const uint64_t most_ns = spinner ? DISPLACED_NS : waiter->lateness_ns;
+    const bool dozed = waiter->phase == SHM_PHASE_DOZE, spun = waiter->phase == SHM_PHASE_SPIN;
+    const uint64_t away_ns = now_ns - (dozed ? least(now_ns, waiter->until_ns) : waiter->now_ns);
+    const bool adapts = spun && waiter->mode != SHM_WAIT_SPIN;
 
-    if (waiter->phase != SHM_PHASE_SPIN || now_ns - waiter->now_ns <= most_ns)
+    if (!(spun || dozed) || away_ns <= (adapts ? waiter->lateness_ns : DISPLACED_NS))
         return false;
     waiter->displaced++;
     waiter->displaced_off += waiter->off_cpu >= 0;
     spun_in_vain(waiter);
+    if (away_ns > DISPLACED_NS)
+        waiter->away = (unsigned)least(waiter->away + AWAY_STEP, AWAY_MOST);
+    if (is_crowded(waiter))
+        waiter->blocked = PENALTY_MOST;
     return true;
 }
 
 /* Ends the phase, and enters the next one. */
 static void advance(struct shm_waiter *waiter)
 {
-    if (waiter->phase == SHM_PHASE_DOZE) /* even if a message ended it, but later */
-        learn_lateness(waiter, waiter->now_ns - waiter->until_ns);
     if (waiter->phase == SHM_PHASE_SPIN)
         spun_in_vain(waiter);
     if (waiter->phase == SHM_PHASE_LOOK)
@@ -222,6 +236,8 @@ static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout
     }
     const uint64_t now_ns = shm_clock_now_ns();
     const bool displaced = is_displaced(waiter, now_ns);
+    if (waiter->phase == SHM_PHASE_DOZE && now_ns >= waiter->until_ns) /* even if it was woken */
+        learn_lateness(waiter, now_ns - waiter->until_ns);
     waiter->now_ns = now_ns;
     if (displaced)
         plan(waiter);
@@ -250,8 +266,10 @@ static void learn(struct shm_waiter *waiter, const struct shm_message *message, 
         waiter->missed_wakeups += !foreign && waiter->timed_out_ns > published_ns + MISSED_NS;
     } else if (waited) {
         waiter->found_spinning++;
-        if (!is_displaced(waiter, now_ns) && waiter->phase == SHM_PHASE_SPIN)
-            waiter->penalty = 0; /* a catch */
+        if (!is_displaced(waiter, now_ns) && waiter->phase == SHM_PHASE_SPIN) { /* a catch */
+            waiter->penalty = 0;
+            waiter->away -= waiter->away > 0;
+        }
     }
     if (waiter->mode != SHM_WAIT_SPIN) /* there, plan naps once for it */
         waiter->blocked -= waiter->blocked > 0;

@@ -480,25 +480,57 @@ static void misses(void)
     CHECK(world.looks <= 64 + 2 * LOOK_NS / ONE_NS + world.sleeps);
 }
 
-/* From within its spin on, for 3 ms, another has its CPU: that costs as much as a miss, and is
- * counted apart. */
+/* Its CPU is away from within its spin on, and comes back back_ns after the message. */
+static void displace(uint64_t back_ns)
+{
+    in_rhythm_from_now();
+    const uint64_t at_ns = w.due_ns + w.gap_ns;
+    w.lateness_ns = LATE_NS + 10 * US;
+    world.away_ns = at_ns - 2 * US;
+    world.back_ns = at_ns + back_ns;
+    receive(at_ns, at_ns);
+}
+
+/* That costs as much as a miss, and is counted apart. */
 static void displaced(void)
 {
     begin_rhythm();
     (void)in_time(8, 5 * MS, 0);
     for (unsigned i = 1, costs = 0; i <= 5; i++, costs = 2 * costs + 1) {
-        in_rhythm_from_now();
-        const uint64_t at_ns = w.due_ns + 5 * MS;
-        w.lateness_ns = LATE_NS + 10 * US;
-        world.away_ns = at_ns - 2 * US;
-        world.back_ns = at_ns + 3 * MS;
-        receive(at_ns, at_ns);
+        displace(900 * US);
         CHECK(w.displaced == i && w.blocked == costs);
         const uint64_t spinning = w.found_spinning;
         (void)in_time(costs, 5 * MS, 0);
         CHECK(w.found_spinning == spinning && w.blocked == 0 && w.displaced == i);
     }
-    CHECK(in_time(8, 5 * MS, 0) >= 7 && w.penalty == 0 && w.displaced == 5);
+    CHECK(in_time(8, 5 * MS, 0) >= 7 && w.penalty == 0 && w.displaced == 5 && w.away == 0);
+}
+
+/* Where its CPU is away for over 1 ms more often than for one message in 32, in a spin or after a
+ * doze, it blocks; and tries again. */
+static void crowded(void)
+{
+    for (int dozes = 0; dozes < 2; dozes++) {
+        begin_rhythm();
+        (void)in_time(8, 5 * MS, 0);
+        for (unsigned i = 1; i <= 3; i++) {
+            if (dozes) {
+                world.late_ns = 3 * MS;
+                (void)in_time(1, 5 * MS, 0);
+                world.late_ns = 5 * US;
+                in_rhythm_from_now();
+            } else {
+                displace(3 * MS);
+            }
+            CHECK(w.displaced == i && w.away > 0);
+            (void)in_time(i < 3 ? w.blocked + 4 : 0, 5 * MS, 0);
+        }
+        CHECK(w.blocked == PENALTY_MOST - 1);
+        const uint64_t spinning = w.found_spinning;
+        (void)in_time(w.blocked, 5 * MS, 0);
+        CHECK(w.found_spinning == spinning && w.blocked == 0);
+        CHECK(in_time(200, 5 * MS, 0) >= 199 && w.away == 0 && w.penalty == 0);
+    }
 }
 
 static void lateness(void)
@@ -508,7 +540,10 @@ static void lateness(void)
     for (size_t i = 0; i < sizeof late_ns / sizeof late_ns[0]; i++) {
         begin_rhythm();
         world.late_ns = late_ns[i];
-        (void)in_time(1000, 10 * MS, 0);
+        for (int k = 0; k < 1000; k++) {
+            w.away = w.blocked = 0; /* else it would not doze that often */
+            (void)in_time(1, 10 * MS, 0);
+        }
         const uint64_t sane_ns = late_ns[i] < 20 * US    ? 20 * US
                                  : late_ns[i] > 400 * US ? 400 * US
                                                          : late_ns[i];
@@ -524,6 +559,7 @@ static void lateness(void)
         (void)in_time(1, 10 * MS, 0);
         CHECK(w.lateness_ns == before_ns + before_ns / 8);
         world.late_ns = 5 * US;
+        w.away = w.blocked = 0;
         in_rhythm_from_now();
         for (unsigned k = 0; k < 32; k++) {
             before_ns = w.lateness_ns;
@@ -890,6 +926,7 @@ int main(void)
     foreign_clock();
     misses();
     displaced();
+    crowded();
     lateness();
     one_cpu();
     spin();

@@ -411,6 +411,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         ints[length_at] = length
         if crc_on:
             ints[length_at + 1] = crc32(view[:length], m & 0xffffffff)
+        n, even, following = m, 2 * m, m + 1      # now: few steps between the time stamp and head
         stamp = now()
         words[due_at] = due_ns or stamp
         if stamp < due_ns and publish:
@@ -418,20 +419,20 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
                 segment.wait_until(due_ns)
             while stamp < due_ns:
                 stamp = now()
-        words[stamp_at] = stamp                   # few steps between the time stamp and head
+        words[stamp_at] = stamp
         if weak:
             fence()                               # SYNC F2: pairs with "seq load"
         if publish:                               # an exception may come between any two of these
             room = -1
-            words[slot] = 2 * m                   # SYNC seq = 2n
-            m += 1
-            words[head] = m - 1                   # SYNC head = n: pairs with "head load"
+            words[slot] = even                    # SYNC seq = 2n
+            m = following
+            words[head] = n                       # SYNC head = n: pairs with "head load"
         if strong:                                # SYNC wake: pairs with "sleep" (src/lane.c)
             acquire(False) or release()           # the two take turns
         else:
             fence()
         if words[wish] > woken and publish:
-            woken = m - 1                         # not wish: that sleeper may not be queued yet
+            woken = n                             # not wish: that sleeper may not be queued yet
             futex(futex_at, FUTEX_WAKE, 0x7fffffff)
         if stamp > segment.next_care:
             segment.care()

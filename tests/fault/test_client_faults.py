@@ -111,7 +111,7 @@ class Consumer(ConsumerTest):
 
     def test_wakes_late(self) -> None:
         """one that was dropped while it stood still | no successor until it is gone: exit 5"""
-        host = self.flat_out("--stall-timeout", 2)
+        host = self.flat_out("--stall-timeout", 6)
         for _ in range(2):
             old, epoch = self.frozen_consumer()
             self.wait_dropped(epoch)
@@ -507,7 +507,7 @@ class Stopped(FaultTest):
 
     def test_consumer(self) -> None:
         """--lossless client stopped for longer than --stall-timeout | dropped, exit 6"""
-        host = self.begin("--stall-timeout", 2)
+        host = self.begin("--stall-timeout", 6)
         client = self.client("--json", "-l", "-v", "-n", 0, "-t", 60)
         epoch = self.wait_consumer(client)
         self.wait_read(100)

@@ -447,7 +447,9 @@ static int host(const char *name, const char *mode, uint64_t argument)
     atomic_store(&status->heartbeat_ns, shm_clock_now_ns() + ahead_ns);
     CHECK(shm_lane_open(&writer, &segment, SHM_DOWN) == SHM_OK);
     if (strcmp(mode, "flip") == 0) {
-        attack(&segment, shm_clock_now_ns() + argument * 1000000000u, &(atomic_bool){false});
+        atomic_bool enough = false;
+
+        attack(&segment, shm_clock_now_ns() + argument * 1000000000u, &enough);
         ended = 1;
     }
     while (!ended) {

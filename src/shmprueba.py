@@ -675,7 +675,8 @@ class Segment(AbstractContextManager):
             self._remove()
             if not isinstance(error, OSError):
                 raise
-            why = f"cannot create {self.total} bytes of shared memory: {error.strerror}"
+            where = "/dev/shm" if LINUX else "shared memory"
+            why = f"cannot create {self.total} bytes in {where}: {error.strerror}"
             if error.errno == errno.ENOSPC:
                 room = os.statvfs("/dev/shm")
                 why += (f": /dev/shm is too small, {room.f_bavail * room.f_frsize} bytes free; use "

@@ -92,7 +92,7 @@ static enum shm_result write_message(struct client *c, const struct shm_message 
 static void describe_first(struct client *c, const struct shm_message *message)
 {
     const struct transfer *t = &c->transfer;
-    const size_t room = sizeof c->first - 1;
+    const uint32_t room = sizeof c->first - 1;
 
     rewind(t->line);
     fprintf(t->line, "n " N ", %" PRIu32 " B", message->n, message->length);

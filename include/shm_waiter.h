@@ -35,8 +35,8 @@ struct shm_waiter {
     unsigned looks;
 
     /* Learned so far: of the last message, when it was due, and how late it was published; the gap
-     * to the next one, and when that one is expected. */
-    uint64_t due_ns, late_ns, gap_ns, expected_ns;
+     * to the next one; when that one is expected, and how much later it may come. */
+    uint64_t due_ns, late_ns, gap_ns, expected_ns, spread_ns;
     uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
     unsigned blocked;     /* messages still to block for */
     unsigned penalty; /* messages to block for after the next spin in vain: 0, 1, 3, 7 ... 255 */

@@ -159,6 +159,7 @@ static void enter(struct shm_waiter *waiter, enum shm_wait_phase phase, uint64_t
 static void plan(struct shm_waiter *waiter)
 {
     const uint64_t expected_ns = waiter->expected_ns, lateness_ns = waiter->lateness_ns;
+    const uint64_t last_ns = expected_ns + waiter->spread_ns + lateness_ns;
     const int host = host_cpu(waiter), only = waiter->only_cpu;
 
     waiter->one_cpu = only >= 0 && (host < 0 || host == only);
@@ -170,12 +171,12 @@ static void plan(struct shm_waiter *waiter)
     if (waiter->mode == SHM_WAIT_SPIN)
         enter(waiter, SHM_PHASE_SPIN, UINT64_MAX);
     else if (waiter->mode == SHM_WAIT_BLOCK || waiter->one_cpu || waiter->blocked > 0 ||
-             now_ns >= expected_ns + lateness_ns)
+             now_ns >= last_ns)
         enter(waiter, SHM_PHASE_LOOK, now_ns + LOOK_NS);
     else if (now_ns + 2 * lateness_ns < expected_ns)
         enter(waiter, SHM_PHASE_DOZE, expected_ns - lateness_ns);
     else
-        enter(waiter, SHM_PHASE_SPIN, expected_ns + lateness_ns);
+        enter(waiter, SHM_PHASE_SPIN, last_ns);
 }
 
 /* Ends a spin in vain. Once is no reason to block for longer than this message. */
@@ -255,10 +256,11 @@ static void learn(struct shm_waiter *waiter, const struct shm_message *message, 
     const bool foreign = now_ns - published_ns + FOREIGN_NS > 2ull * FOREIGN_NS;
 
     waiter->gap_ns = (int64_t)gap_ns < 0 ? 0 : least(gap_ns, GAP_MOST_NS);
-    /* The host will be as late as it was for the last two messages: if it was late only for one of
-     * them, that was an exception. */
-    waiter->expected_ns = waiter->gap_ns + (foreign ? now_ns : published_ns) -
-                          (late_ns - least(late_ns, waiter->late_ns));
+    /* The host will be as late as it was for the last two messages, or between: if it was late only
+     * for one of them, that was an exception. */
+    const uint64_t early_ns = least(late_ns, waiter->late_ns);
+    waiter->expected_ns = waiter->gap_ns + (foreign ? now_ns : published_ns) - (late_ns - early_ns);
+    waiter->spread_ns = least(late_ns - early_ns + waiter->late_ns - early_ns, LATENESS_MAX_NS);
     waiter->late_ns = late_ns;
     waiter->due_ns = message->due_ns;
     if (waited && waiter->slept) {

@@ -228,7 +228,8 @@ static void expect(uint64_t at_ns, uint64_t due_ns)
  * @return how old it was when it was seen, beyond a time that nobody can help */
 static uint64_t receive(uint64_t at_ns, uint64_t due_ns)
 {
-    const uint64_t begin_ns = world.now_ns, back_ns = world.back_ns, most_ns = w.lateness_ns;
+    const uint64_t begin_ns = world.now_ns, back_ns = world.back_ns;
+    const uint64_t most_ns = 3 * w.lateness_ns + w.spread_ns;
     struct shm_message message = {0};
 
     expect(at_ns, due_ns);
@@ -236,12 +237,12 @@ static uint64_t receive(uint64_t at_ns, uint64_t due_ns)
     CHECK(shm_receive(&w, 3600 * S, &message) == SHM_OK);
     CHECK(message.n == world.message.n && message.seen_ns == world.now_ns);
     world.all_looks += world.looks;
-    /* Whatever was learned: it spins for three latenesses at most, looks for 5 us, and makes the
-     * looks between two looks at the clock. */
+    /* Whatever was learned: it spins for three latenesses and the spread at most, looks for 5 us,
+     * and makes the looks between two looks at the clock. */
     if (w.mode != SHM_WAIT_SPIN)
-        CHECK(world.looks * ONE_NS <= 3 * most_ns + LOOK_NS + 3 * LOOKS * ONE_NS ||
+        CHECK(world.looks * ONE_NS <= most_ns + LOOK_NS + 3 * LOOKS * ONE_NS ||
               at_ns - begin_ns > 100 * MS);
-    CHECK(w.gap_ns <= GAP_MOST_NS && w.blocked <= PENALTY_MOST);
+    CHECK(w.gap_ns <= GAP_MOST_NS && w.blocked <= PENALTY_MOST && w.spread_ns <= LATENESS_MAX_NS);
     CHECK(w.lateness_ns >= 20 * US && w.lateness_ns <= 400 * US);
     uint64_t there_ns = at_ns > begin_ns ? at_ns : begin_ns;
     if (back_ns > there_ns && back_ns <= world.now_ns)
@@ -321,6 +322,12 @@ static void jittered(void)
         due_ns += 1 * MS;
         CHECK(receive(due_ns + any() % (5 * US), due_ns) <= 6 * US);
     }
+    uint64_t soon = 0;
+    for (int i = 0; i < 1000; i++) { /* by more than a lateness: most are between the last two */
+        due_ns += 1 * MS;
+        soon += receive(due_ns + any() % (200 * US), due_ns) <= US;
+    }
+    CHECK(soon >= 500 && w.lateness_ns < 70 * US);
     for (int i = 0; i < 3000; i++) { /* by more than it can spin for */
         due_ns += 1 * MS;
         receive(due_ns + any() % (800 * US), due_ns);

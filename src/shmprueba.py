@@ -390,7 +390,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
     m = 1                 # the message to publish next
     room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
     limit = woken = slot = stamp_at = due_at = length_at = 0
-    mask = lane.slots - 1
+    mask, held = lane.slots - 1, False
 
     def reserve() -> memoryview:
         nonlocal limit, room, slot, stamp_at, due_at, length_at, view
@@ -405,7 +405,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         return view
 
     def commit(length: int, due_ns: int = 0, publish: bool = True) -> None:
-        nonlocal m, room, woken
+        nonlocal m, room, woken, held
         if not 0 <= length <= room:
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
         ints[length_at] = length
@@ -427,10 +427,12 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             words[slot] = even                    # SYNC seq = 2n
             m = following
             words[head] = n                       # SYNC head = n: pairs with "head load"
-        if strong:                                # SYNC wake: pairs with "sleep" (src/lane.c)
-            acquire(False) or release()           # the two take turns
-        else:
+        if not strong:                            # SYNC wake: pairs with "sleep" (src/lane.c)
             fence()
+        elif held:                                # release and acquire take turns
+            held = False; release()
+        else:                                     # after an exception there it is still locked
+            held = acquire(False) or release()
         if words[wish] > woken and publish:
             woken = n                             # not wish: that sleeper may not be queued yet
             futex(futex_at, FUTEX_WAKE, 0x7fffffff)

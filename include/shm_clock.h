@@ -23,19 +23,19 @@ uint64_t shm_clock_now_ns(void);
 /* How long this process has waited: the sum of the times between checks, each counted as at most
  * 200 ms. So time during which it was stopped (Ctrl-Z, docker pause, a suspended laptop) does not
  * count against the other side. Begin with {0, now}. */
-#define SHM_LOOK_MOST_NS 200000000u
+#define SHM_CHECK_MOST_NS 200000000u
 
 struct shm_patience {
-    uint64_t spent_ns, looked_ns;
+    uint64_t spent_ns, checked_ns;
 };
 
 /* A check at now_ns. @return nanoseconds spent waiting so far */
 static inline uint64_t shm_patience_spent(struct shm_patience *patience, uint64_t now_ns)
 {
-    const uint64_t since_ns = now_ns - patience->looked_ns;
+    const uint64_t since_ns = now_ns - patience->checked_ns;
 
-    patience->spent_ns += since_ns < SHM_LOOK_MOST_NS ? since_ns : SHM_LOOK_MOST_NS;
-    patience->looked_ns = now_ns;
+    patience->spent_ns += since_ns < SHM_CHECK_MOST_NS ? since_ns : SHM_CHECK_MOST_NS;
+    patience->checked_ns = now_ns;
     return patience->spent_ns;
 }
 

@@ -10,7 +10,7 @@
 enum shm_wait_mode { SHM_WAIT_ADAPTIVE, SHM_WAIT_SPIN, SHM_WAIT_BLOCK };
 
 enum shm_wait_phase {
-    SHM_PHASE_LOOK,  /* looks for 5 us before it sleeps */
+    SHM_PHASE_POLL,  /* polls for 5 us before it sleeps */
     SHM_PHASE_DOZE,  /* sleeps until lateness_ns before the message is expected */
     SHM_PHASE_SPIN,  /* spins: the message is expected now */
     SHM_PHASE_SLEEP, /* sleeps until the message wakes it */
@@ -32,7 +32,7 @@ struct shm_waiter {
     uint64_t now_ns, until_ns; /* the clock when it was last read, and the end of the phase */
     uint64_t timed_out_ns;     /* the end of the last sleep, if it timed out; else 0 */
     enum shm_wait_phase phase;
-    unsigned looks;
+    unsigned polls;
 
     /* Learned so far: of the last message, when it was due, and how late it was published; the gap
      * to the next one; when that one is expected, and how much later it may come. */

@@ -87,7 +87,7 @@ class Slot(ctypes.Structure):
 # Indices into a view of the segment as 4-byte or 8-byte words.
 STATE_INT, CPU_INT = STATUS_AT // 4, STATUS_AT // 4 + 1
 BEAT_WORD = (STATUS_AT + Status.heartbeat_ns.offset) // 8
-HEARTBEAT_NS, LOOK_MOST_NS = 50_000_000, 200_000_000  # beats twice as often as care demands
+HEARTBEAT_NS, CHECK_MOST_NS = 50_000_000, 200_000_000  # beats twice as often as care demands
 
 
 # ---- schema: what a payload is, in one canonical text ------------------------------------------
@@ -175,15 +175,15 @@ class Patience:
     most most_ns. So time during which it was stopped does not count against the other side."""
 
     def __init__(self, most_ns: int = HEARTBEAT_NS) -> None:
-        self.most, self.ns, self.looked = most_ns, 0, clock()
+        self.most, self.ns, self.checked = most_ns, 0, clock()
 
     def spent(self, now: int) -> int:
-        self.ns += min(now - self.looked, self.most)
-        self.looked = now
+        self.ns += min(now - self.checked, self.most)
+        self.checked = now
         return self.ns
 
     def restart(self, now: int) -> None:
-        self.ns, self.looked = 0, now
+        self.ns, self.checked = 0, now
 
 
 # ---- kernel: calls that Python does not have ---------------------------------------------------
@@ -461,7 +461,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
 def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
     """(receive, release) of Segment, for the one consumer of the up lane."""
     words, head, place, fence = lane.words, lane.head, lane.place, lane.fence
-    looks = range(1024 if segment.wait == "spin" else 32)  # each takes 0.1 us or more
+    polls = range(1024 if segment.wait == "spin" else 32)  # each takes 0.1 us or more
     n, slot = 1, lane.slot(1)
     current: Optional[Message] = None
 
@@ -469,7 +469,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
         nonlocal current
         patience, over = None, False
         while current is None:
-            for _ in looks:
+            for _ in polls:
                 if words[head] >= n:              # SYNC head load: pairs with "head = n"
                     if WEAK:
                         fence()                   # load seq and the payload after head
@@ -480,7 +480,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
                 return None
             patience = patience or Patience()
             now = segment.care()
-            away, left = now - patience.looked, timeout * 1e9 - patience.spent(now)
+            away, left = now - patience.checked, timeout * 1e9 - patience.spent(now)
             over = left <= 0
             fence()                               # see each message sent before `over`
             if not over and segment.wait == "block":
@@ -847,7 +847,7 @@ class Segment(AbstractContextManager):
     def _make_room(self, n: int) -> int:
         """Waits until message n may overwrite message n - slots. Returns the last message that
         needs no new check."""
-        seen, looks, patience = None, 0, Patience()
+        seen, checks, patience = None, 0, Patience()
         while True:
             self._down.fence()  # SYNC room: pairs with "claim"
             consumer = self.consumer
@@ -862,9 +862,9 @@ class Segment(AbstractContextManager):
                 patience.restart(now)
             elif patience.spent(now) > self._stall_ns:
                 self.drop(f"had not moved for {self._stall_ns / 1e9:g} s", consumer)
-            self.stalls += not looks
-            looks += 1
-            if looks > 100:
+            self.stalls += not checks
+            checks += 1
+            if checks > 100:
                 time.sleep(50e-6)
 
     def wait_until(self, moment_ns: int) -> None:
@@ -926,7 +926,7 @@ class Reader(AbstractContextManager):
         self._wanted = None if schema is None else schema_text(schema)
         self.lost, self.skipped, self.closed = 0, 0, False
         self._roles: Optional[Roles] = None
-        patience = Patience(LOOK_MOST_NS)
+        patience = Patience(CHECK_MOST_NS)
         while True:
             try:
                 why = self._attach(lane)
@@ -1019,7 +1019,7 @@ class Reader(AbstractContextManager):
                 raise Error("died", "its host died; start it again")
             if over:
                 return None
-            patience = patience or Patience(LOOK_MOST_NS)
+            patience = patience or Patience(CHECK_MOST_NS)
             held = self._roles.held(HOST)         # first: the host may close, and leave, after it
             self.closed = self._ints[STATE_INT] == CLOSED
             ended = self.closed or not held

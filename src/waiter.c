@@ -9,11 +9,11 @@
 #include <sys/prctl.h>
 #endif
 
-/* Looks at the lane between two readings of the clock. A reading takes as long as a look or longer:
- * if each look read the clock, a message would wait twice as long. */
-#define LOOKS 64u
+/* Polls of the lane between two readings of the clock. A reading takes as long as a poll or longer:
+ * if each poll read the clock, a message would wait twice as long. */
+#define POLLS 64u
 
-#define LOOK_NS           5000u      /* a blocking reader looks for so long, then sleeps */
+#define POLL_NS           5000u      /* a blocking reader polls for so long, then sleeps */
 #define NAP_NS            50000u     /* the first nap; each next one is twice as long ... */
 #define NAP_MOST_NS       1000000u   /* ... up to this */
 #define GAP_MOST_NS       100000000u /* a longer gap counts as this */
@@ -172,7 +172,7 @@ static void plan(struct shm_waiter *waiter)
         enter(waiter, SHM_PHASE_SPIN, UINT64_MAX);
     else if (waiter->mode == SHM_WAIT_BLOCK || waiter->one_cpu || waiter->blocked > 0 ||
              now_ns >= last_ns)
-        enter(waiter, SHM_PHASE_LOOK, now_ns + LOOK_NS);
+        enter(waiter, SHM_PHASE_POLL, now_ns + POLL_NS);
     else if (now_ns + 2 * lateness_ns < expected_ns)
         enter(waiter, SHM_PHASE_DOZE, expected_ns - lateness_ns);
     else
@@ -212,13 +212,13 @@ static void advance(struct shm_waiter *waiter)
 {
     if (waiter->phase == SHM_PHASE_SPIN)
         spun_in_vain(waiter);
-    if (waiter->phase == SHM_PHASE_LOOK)
+    if (waiter->phase == SHM_PHASE_POLL)
         enter(waiter, SHM_PHASE_SLEEP, UINT64_MAX);
     else
         plan(waiter);
 }
 
-/* Passes a little time: that of a look, or of a sleep.
+/* Passes a little time: that of a poll, or of a sleep.
  * @return true when it has read the clock, into now_ns */
 static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout_ns)
 {
@@ -232,7 +232,7 @@ static bool pass(struct shm_waiter *waiter, uint64_t waited_ns, uint64_t timeout
         waiter->timed_out_ns = whole ? waiter->now_ns + ns : 0;
     } else {
         relax();
-        if (++waiter->looks % LOOKS != 0)
+        if (++waiter->polls % POLLS != 0)
             return false;
     }
     const uint64_t now_ns = shm_clock_now_ns();
@@ -324,7 +324,7 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
         }
         if (result != SHM_EMPTY && result != SHM_AGAIN) /* or zeros in place of lost pages? */
             return attend(lane, shm_clock_now_ns(), false) == SHM_REFUSED ? SHM_REFUSED : result;
-        if (end != SHM_OK) /* after one more look: what was published before the end counts */
+        if (end != SHM_OK) /* after one more poll: what was published before the end counts */
             return end == SHM_TIMEOUT && result == SHM_AGAIN ? SHM_DAMAGED : end;
         if (!waits) {
             plan(waiter);
@@ -349,7 +349,7 @@ enum shm_result shm_wait(struct shm_lane *lane, bool (*ready)(void *argument), v
     while (!ready(argument)) {
         if (end != SHM_OK)
             return end;
-        if (patience.spent_ns < LOOK_NS)
+        if (patience.spent_ns < POLL_NS)
             relax();
         else
             nap(least(nap_after(patience.spent_ns), timeout_ns - patience.spent_ns));

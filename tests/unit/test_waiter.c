@@ -1,5 +1,5 @@
 /*
- * src/waiter.c with a clock that is made up: here a look takes 50 ns, a sleeper wakes late_ns late,
+ * src/waiter.c with a clock that is made up: here a poll takes 50 ns, a sleeper wakes late_ns late,
  * and a message comes when the test says so. Times in it are the model's; nothing here is measured.
  *
  * Built twice, the second time with SHM_NO_FUTEX.
@@ -41,8 +41,8 @@ static struct {
     unsigned idles, idles_left;
     unsigned naps, sleeps;
     uint64_t longest_nap_ns, longest_sleep_ns;
-    uint64_t looks;               /* in the wait at hand */
-    uint64_t all_looks, begin_ns; /* since start() */
+    uint64_t polls;               /* in the wait at hand */
+    uint64_t all_polls, begin_ns; /* since start() */
     cpu_set_t cpus;               /* what this thread may use */
     int cpu;
     unsigned moves;
@@ -98,7 +98,7 @@ static void longest(uint64_t *so_far_ns, uint64_t ns)
 
 enum shm_result shm_lane_next(struct shm_lane *of, struct shm_message *message)
 {
-    world.looks++;
+    world.polls++;
     pass_to(world.now_ns + ONE_NS);
     if (world.dropped || world.damaged)
         return world.dropped ? SHM_DROPPED : SHM_DAMAGED;
@@ -233,14 +233,14 @@ static uint64_t receive(uint64_t at_ns, uint64_t due_ns)
     struct shm_message message = {0};
 
     expect(at_ns, due_ns);
-    world.looks = 0;
+    world.polls = 0;
     CHECK(shm_receive(&w, 3600 * S, &message) == SHM_OK);
     CHECK(message.n == world.message.n && message.seen_ns == world.now_ns);
-    world.all_looks += world.looks;
-    /* Whatever was learned: it spins for three latenesses and the spread at most, looks for 5 us,
-     * and makes the looks between two looks at the clock. */
+    world.all_polls += world.polls;
+    /* Whatever was learned: it spins for three latenesses and the spread at most, polls for 5 us,
+     * and makes the polls between two readings of the clock. */
     if (w.mode != SHM_WAIT_SPIN)
-        CHECK(world.looks * ONE_NS <= most_ns + LOOK_NS + 3 * LOOKS * ONE_NS ||
+        CHECK(world.polls * ONE_NS <= most_ns + POLL_NS + 3 * POLLS * ONE_NS ||
               at_ns - begin_ns > 100 * MS);
     CHECK(w.gap_ns <= GAP_MOST_NS && w.blocked <= PENALTY_MOST && w.spread_ns <= LATENESS_MAX_NS);
     CHECK(w.lateness_ns >= 20 * US && w.lateness_ns <= 400 * US);
@@ -267,7 +267,7 @@ static uint64_t in_time(uint64_t count, uint64_t gap_ns, uint64_t shift_ns)
 
 static void count_from_here(void)
 {
-    world.all_looks = 0;
+    world.all_polls = 0;
     world.begin_ns = world.now_ns;
 }
 
@@ -288,7 +288,7 @@ static void begin_rhythm(void)
 
 static uint64_t spun_per_mille(void)
 {
-    return 1000 * world.all_looks * ONE_NS / (world.now_ns - world.begin_ns);
+    return 1000 * world.all_polls * ONE_NS / (world.now_ns - world.begin_ns);
 }
 
 /* ---- the rhythm ---- */
@@ -311,7 +311,7 @@ static void periodic(void)
     }
     start(SHM_WAIT_ADAPTIVE); /* nothing is known yet: it blocks */
     CHECK(receive(world.now_ns + 3 * S, 0) > 0 && w.found_sleeping == 1);
-    CHECK(world.looks <= LOOK_NS / ONE_NS + 2 * LOOKS + world.sleeps);
+    CHECK(world.polls <= POLL_NS / ONE_NS + 2 * POLLS + world.sleeps);
 }
 
 static void jittered(void)
@@ -482,9 +482,9 @@ static void misses(void)
     struct shm_message message;
     expect(NEVER, 0);
     CHECK(shm_receive(&w, 20 * MS, &message) == SHM_TIMEOUT && w.blocked == 1);
-    world.looks = 0;
+    world.polls = 0;
     CHECK(shm_receive(&w, 20 * MS, &message) == SHM_TIMEOUT && w.blocked == 1);
-    CHECK(world.looks <= 64 + 2 * LOOK_NS / ONE_NS + world.sleeps);
+    CHECK(world.polls <= 64 + 2 * POLL_NS / ONE_NS + world.sleeps);
 }
 
 /* Its CPU is away from within its spin on, and comes back back_ns after the message. */
@@ -643,10 +643,10 @@ static void block(void)
 {
     start(SHM_WAIT_BLOCK);
     CHECK(in_time(200, 1 * MS, 0) == 0 && w.found_sleeping == 200 && w.displaced == 0);
-    CHECK(world.all_looks <= 200 * (LOOK_NS / ONE_NS + 129) + world.sleeps);
+    CHECK(world.all_polls <= 200 * (POLL_NS / ONE_NS + 129) + world.sleeps);
     w.due_ns = world.now_ns;
-    CHECK(in_time(50, 3 * US, 0) == 50); /* it looks for a little */
-    start(SHM_WAIT_ADAPTIVE);            /* nothing comes: a look at the host each 100 ms */
+    CHECK(in_time(50, 3 * US, 0) == 50); /* it polls for a little */
+    start(SHM_WAIT_ADAPTIVE);            /* nothing comes: a check of the host each 100 ms */
     receive(world.now_ns + 10 * S, 0);
     CHECK(SHM_HAS_FUTEX ? world.sleeps <= 101 && world.longest_sleep_ns == SHM_SLEEP_NS
                         : world.sleeps >= 9000 && world.longest_sleep_ns == NAP_MOST_NS);
@@ -665,7 +665,7 @@ static void counters(void)
 {
     start(SHM_WAIT_ADAPTIVE);
     receive(world.now_ns, 0); /* at once */
-    CHECK(w.found_spinning + w.found_sleeping == 0 && world.looks == 1 && world.idles == 0);
+    CHECK(w.found_spinning + w.found_sleeping == 0 && world.polls == 1 && world.idles == 0);
     receive(world.now_ns + 3 * US, world.now_ns);
     CHECK(w.found_spinning == 1 && w.found_sleeping == 0);
     receive(world.now_ns + 300 * MS, world.now_ns);
@@ -778,13 +778,13 @@ static void time_outs(void)
             world.pending = false;
             CHECK(ends_with(0) == SHM_OK);
         }
-    /* It was stopped after so many looks, for longer than its time-out: that time is not its
+    /* It was stopped after so many polls, for longer than its time-out: that time is not its
      * own. Then a message is there, or all were overwritten, or it waits on. */
-    for (uint64_t looks = 0; looks < 200; looks++)
+    for (uint64_t polls = 0; polls < 200; polls++)
         for (unsigned laps = 0; laps < 3; laps++) {
-            start(modes[looks % 3]);
+            start(modes[polls % 3]);
             (void)in_time(20, 1 * MS, 0);
-            world.away_ns = world.now_ns + looks * ONE_NS;
+            world.away_ns = world.now_ns + polls * ONE_NS;
             world.back_ns = world.now_ns + 3 * S;
             expect(laps < 2 ? world.now_ns + 2 * S : world.back_ns + 20 * MS, world.now_ns);
             world.laps = laps;
@@ -797,7 +797,7 @@ static void laps(void)
     start(SHM_WAIT_ADAPTIVE);
     const uint64_t begin_ns = world.now_ns;
     expect(begin_ns, begin_ns);
-    world.laps = UINT_MAX; /* as soon as it looks */
+    world.laps = UINT_MAX; /* as soon as it polls */
     CHECK(ends_with(50 * MS) == SHM_LAPPED && its_lane.lost > 100);
     CHECK(world.now_ns - begin_ns > 50 * MS && world.now_ns - begin_ns < 51 * MS);
 
@@ -879,7 +879,7 @@ static void other_ends(void)
 static bool ready(void *at_ns)
 {
     pass_to(world.now_ns + ONE_NS);
-    world.looks++;
+    world.polls++;
     return world.now_ns >= *(uint64_t *)at_ns;
 }
 
@@ -891,12 +891,12 @@ static void waits_for_something_else(void)
     CHECK(shm_wait(&its_lane, ready, &at_ns, 0) == SHM_OK && world.naps == 0);
     at_ns = world.now_ns + 4 * US;
     CHECK(shm_wait(&its_lane, ready, &at_ns, 1 * S) == SHM_OK && world.naps == 0);
-    at_ns = world.now_ns + 10 * S; /* looks, then naps */
-    world.looks = world.idles = 0;
+    at_ns = world.now_ns + 10 * S; /* polls, then naps */
+    world.polls = world.idles = 0;
     world.late_ns = 0;
     CHECK(shm_wait(&its_lane, ready, &at_ns, 20 * S) == SHM_OK);
     CHECK(world.naps >= 10000 && world.naps <= 10010 && world.longest_nap_ns == NAP_MOST_NS);
-    CHECK(world.looks <= world.naps + LOOK_NS / ONE_NS + 2 && world.idles >= world.naps);
+    CHECK(world.polls <= world.naps + POLL_NS / ONE_NS + 2 && world.idles >= world.naps);
     at_ns = NEVER;
     const uint64_t begin_ns = world.now_ns;
     CHECK(shm_wait(&its_lane, ready, &at_ns, 1 * S) == SHM_TIMEOUT);

@@ -1026,7 +1026,7 @@ class Reader(AbstractContextManager):
             over = ended or patience.spent(clock()) >= timeout * 1e9
             fence()                               # see each message published before `over`
             if not over:
-                time.sleep(min(max(50e-6, patience.ns * .125e-9), 1e-3))
+                time.sleep(min(max(50e-6, patience.ns * .0625e-9), 1e-3))
 
     def confirm(self, message: Message) -> bool:
         """Was it whole until now? If not, it counts as lost."""

@@ -24,8 +24,8 @@ ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)
 now = time.monotonic_ns
 """
 NOISE = TIMER_SLACK + """while True:
-    time.sleep(400e-6)
-    end = now() + 100_000
+    time.sleep(250e-6)
+    end = now() + 250_000
     while now() < end:
         pass"""
 SLEEPS = TIMER_SLACK + """late = []
@@ -105,7 +105,7 @@ class Runs:
 
     def noise(self) -> Dict[str, int]:
         """Makes sleeps late until the next run has ended: a process on each CPU that wakes 2,000
-        times a second, and works for 100 us each. @return by how much they are, in ns."""
+        times a second, and works for 250 us each. @return by how much they are, in ns."""
         for cpu in self.cpus:
             self.start([sys.executable, "-c", NOISE], [cpu])
         command = [sys.executable, "-c", SLEEPS]

@@ -462,7 +462,8 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
     """(receive, release) of Segment, for the one consumer of the up lane."""
     words, head, place, fence = lane.words, lane.head, lane.place, lane.fence
     polls = range(1024 if segment.wait == "spin" else 32)  # each takes 0.1 us or more
-    n, slot = 1, lane.slot(1)
+    slots, mask = [lane.slot(n) for n in range(lane.slots)], lane.slots - 1
+    n, slot = 1, slots[1]
     current: Optional[Message] = None
 
     def receive(timeout: float = 1.0) -> Optional[Message]:
@@ -496,7 +497,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
         good = lane.is_whole(message, slot)
         words[place] = 1 << 48 | n                # SYNC place store: pairs with "place load"
         n, current = n + 1, None
-        slot = lane.slot(n)
+        slot = slots[n & mask]
         if clock() > segment.next_care:           # receive calls it only while it waits
             segment.care()
         return good

@@ -150,8 +150,8 @@ class Forks(PairTest):
         for way, leave in self.LEAVES.items():
             with self.subTest(way=way):
                 process = self.script(
-                    "with shmprueba.Segment(sys.argv[1], slots=16, receive=True) as segment, "
-                    "shmprueba.Reader(sys.argv[1]) as reader:\n"
+                    "with shmprueba.Segment(sys.argv[1], slots=16, receive=True, "
+                    "stall_timeout=60) as segment, shmprueba.Reader(sys.argv[1]) as reader:\n"
                     "    sys.stdin.readline()\n"
                     "    for _ in range(3):\n"
                     "        segment.send(b'x')\n"

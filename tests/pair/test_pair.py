@@ -654,7 +654,8 @@ class Blocking(PairTest):
             if client == clients[0]:
                 self.assertEqual(result["lost"], 0)
             waits = result["waits"]
-            self.assertGreater(waits["slept"], count // 1000 if mode else 0)  # or it proves nothing
+            if mode:  # the default need not sleep where it falls behind
+                self.assertGreater(waits["slept"], count // 1000)  # or it proves nothing
             self.assertEqual(waits["ready"] + waits["spun"] + waits["slept"], result["messages"])
 
     def test_no_wake_up_is_lost(self) -> None:

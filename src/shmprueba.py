@@ -728,7 +728,7 @@ class Segment(AbstractContextManager):
             _, head = read_header(roles.fd)
             header = Header.from_buffer_copy(head)
             if not ours:
-                raise Error("in_use", IN_USE.format(f"pid {header.host_pid}"))
+                raise Error("in_use", IN_USE.format(f"pid {header.host_pid or 'unknown yet'}"))
             if any(head) and (header.magic != MAGIC or header.version not in (0, VERSION)):
                 raise Error("refused", "refused: not made by a host of this version; remove it, or "
                             "choose another name")

@@ -27,8 +27,7 @@ enum exit_code {
 };
 
 /* histogram.c: durations in constant memory, in log-linear buckets as in HdrHistogram: exact below
- * 128 ns, then 128 steps an octave, so that a percentile is at most 1/128 (0.8 %) above the exact
- * one; min, max and mean are exact. Begin with zeros. */
+ * 128 ns, then 128 steps an octave (0.8 %); min, max and mean are exact. Begin with zeros. */
 #define HISTOGRAM_STEP_BITS 7
 #define HISTOGRAM_STEPS     (1u << HISTOGRAM_STEP_BITS)
 #define HISTOGRAM_BUCKETS   ((64 - HISTOGRAM_STEP_BITS + 1) * HISTOGRAM_STEPS)
@@ -137,8 +136,7 @@ struct client {
     FILE *text;            /* statistics: stdout, unless the payloads go there */
     uint64_t next_live_ns; /* UINT64_MAX: no live line */
     bool stalled;          /* it has said that its host is stalled */
-    bool unheard;          /* its host does not receive, as of the last try to take a role */
-    enum shm_result role;  /* the result of that try */
+    enum shm_result role;  /* result of the last try to take one; SHM_EMPTY: no host receives */
     uint32_t other;        /* pid of the process that holds that role; 0: unknown */
     enum exit_code exit_code;
 };

@@ -1,5 +1,4 @@
-/* cliente_c - attaches to a segment, reads it (or writes to it), prints timing. This file begins
- * and ends the run; what happens to a message is in transfer.c. */
+/* Begins and ends a run of cliente_c; what happens to a message is in transfer.c. */
 #include "client.h"
 
 #include <fcntl.h>
@@ -122,8 +121,8 @@ static bool try_role(void *context)
     struct client *c = context;
     const bool sends = c->options.source || c->options.echo;
 
-    c->unheard = sends && !shm_role_is_held(&c->segment, SHM_ROLE_RECEIVER);
-    if (c->unheard)
+    c->role = SHM_EMPTY;
+    if (sends && !shm_role_is_held(&c->segment, SHM_ROLE_RECEIVER))
         return false;
     c->role = c->options.source ? shm_lane_produce(&c->up)
                                 : shm_lane_claim(&c->down, sends ? &c->up : NULL, &c->other);
@@ -133,17 +132,16 @@ static bool try_role(void *context)
 /* Becomes the consumer, or the sender. */
 static enum shm_result take_role(struct client *c)
 {
-    const struct options *o = &c->options;
-    const enum shm_result result = shm_wait(&c->down, try_role, c, o->timeout_ns);
+    const enum shm_result result = shm_wait(&c->down, try_role, c, c->options.timeout_ns);
 
-    if (result == SHM_TIMEOUT && c->unheard)
+    if (result == SHM_TIMEOUT && c->role == SHM_EMPTY)
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
-                          o->echo ? "--echo" : "--sink FILE");
+                          c->options.echo ? "--echo" : "--sink FILE");
     if (result == SHM_TIMEOUT)
         return client_say(c, EXIT_NO_HOST,
                           "the client before this one died, and the host has not dropped it for "
                           "%g s; is it stalled?",
-                          1e-9 * (double)o->timeout_ns);
+                          1e-9 * (double)c->options.timeout_ns);
     if (result != SHM_OK || c->role != SHM_BUSY)
         return result == SHM_OK ? c->role : result;
     if (c->other == 0)
@@ -181,7 +179,6 @@ static enum shm_result serve(struct client *c)
 static void conclude(struct client *c, enum shm_result result)
 {
     const struct figures *f = &c->figures;
-    const uint64_t lost = c->options.lossless ? c->down.lost : 0;
     const char *text = ends[-result].text ? ends[-result].text : c->segment.why;
 
     if (result == SHM_ENDED && c->options.source && shm_lane_unread(&c->up) > 0)
@@ -191,7 +188,7 @@ static void conclude(struct client *c, enum shm_result result)
                    c->options.source ? "took" : "sent", 1e-9 * (double)c->options.timeout_ns);
     else if (ends[-result].code != EXIT_DONE)
         client_say(c, ends[-result].code, "%s", text[0] ? text : shm_result_text(result));
-    if (f->crc_errors > 0 || f->verify_errors > 0 || lost > 0)
+    if (f->crc_errors > 0 || f->verify_errors > 0 || (c->options.lossless && c->down.lost > 0))
         client_say(c, EXIT_DATA,
                    N " messages failed the CRC, " N " the byte check, " N " were lost",
                    f->crc_errors, f->verify_errors, c->down.lost);
@@ -242,7 +239,7 @@ static void take_signals(void)
 
 int main(int argc, char **argv)
 {
-    static struct client c; /* static: the histograms are large, and begin as zeros */
+    static struct client c = {.next_live_ns = UINT64_MAX}; /* static: the histograms are large */
     const bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 
     /* The segment must not get the number of a closed standard descriptor. /dev/null takes it,
@@ -253,7 +250,6 @@ int main(int argc, char **argv)
     take_signals();
     shm_timer_slack();
     c.text = stdout;
-    c.next_live_ns = UINT64_MAX;
     if (options_parse(&c, argc, argv)) {
         if (no_stdout && (c.text == stderr || c.options.json || !c.options.quiet))
             client_say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");

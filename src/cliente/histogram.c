@@ -27,8 +27,7 @@ void histogram_record(struct histogram *histogram, uint64_t ns)
 
 uint64_t histogram_percentile(const struct histogram *histogram, double fraction)
 {
-    /* Nearest rank: the smallest value with at least fraction * count records at or below it. The
-     * small allowance keeps 0.999 * 1000 from becoming 999.0000000001. */
+    /* Nearest rank; the allowance keeps 0.999 * 1000 from becoming 999.0000000001. */
     const double rank = fraction * (double)histogram->count - 1e-6;
     uint64_t seen = 0;
 

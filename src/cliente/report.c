@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 
 #define WIDTH 79 /* 80 columns, less one for the cursor */
+#define D     (double)
 
 /* min p50 p90 p99 p99.9 max: the fraction of records at or below each */
 static const double points[] = {0, 0.5, 0.9, 0.99, 0.999, 1};
@@ -197,8 +198,6 @@ static void json_latency(const char *key, const struct histogram *histogram, boo
         json_numbers("{", "min p50 p90 p99 p99_9 max mean", values);
     printf(known ? "}" : "");
 }
-
-#define D (double)
 
 void report_json(const struct client *c)
 {

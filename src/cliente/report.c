@@ -251,18 +251,21 @@ void report_json(const struct client *c)
 static const char facts[] =
     "\n/dev/shm/NAME on Linux; sizes and offsets (in a block) in bytes; %s endian.\n"
     "Lane_up's slots follow lane_down's. Message n (from 1): slot n %% slot_count.\n"
+    "magic      " SHM_MAGIC "\n"
     "version    %u\n"
     "flags      bit 0: every message has a CRC-32\n"
     "state      %d starting, %d live, %d closed\n"
     "cpu        the host's CPU at its last heartbeat + 1; 0: unknown\n"
     "place      high 16 bits: epoch, odd: held, even: left; low 48 bits: messages the\n"
     "           consumer is done with, all ones: it is claiming\n"
+    "locks      of a byte (F_OFD_SETLK), while their holder lives: 0 host, 1 consumer\n"
+    "           of lane_down, 2 producer of lane_up, 3 consumer of lane_up\n"
     "seq        2n-1: message n is being written; 2n: it is whole\n"
     "crc32      zlib.crc32(payload, n & 0xffffffff), or 0\n"
     "*_ns       %s; due_ns is timestamp_ns where there is no schedule\n"
-    "schema     NAME:[COUNT]TYPE or gap :[COUNT]x, with one blank between; \"\": raw bytes;\n"
-    "           NAME [A-Za-z_][A-Za-z0-9_]*, unique; TYPE b B (8 bits, signed, unsigned)\n"
-    "           h H (16) i I (32) q Q (64) f d (float) ? (bool) s (COUNT bytes of text)\n";
+    "schema     NAME:[COUNT]TYPE, or gap :[COUNT]x, one blank between; \"\": raw bytes.\n"
+    "           NAME [A-Za-z_][A-Za-z0-9_]*, unique. TYPE b B (8 bits, signed, not)\n"
+    "           h H (16) i I (32) q Q (64) f d (float) ? (bool) s (COUNT bytes, text)\n";
 
 void report_layout(void)
 {

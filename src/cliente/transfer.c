@@ -36,12 +36,13 @@ void transfer_close(struct client *c)
         failed(c, "close");
 }
 
-/* A signal must end every wait, so a wait for a pipe is short. */
-static bool is_ready(const struct transfer *t, short events)
+/* Can FILE be read, or written, at once? A signal ends every wait, so one for a pipe is short. */
+static bool is_ready(void *context)
 {
-    struct pollfd ready = {.fd = t->fd, .events = events};
+    const struct client *c = context;
+    struct pollfd ready = {.fd = c->transfer.fd, .events = c->options.source ? POLLIN : POLLOUT};
 
-    return t->regular || poll(&ready, 1, 50) > 0;
+    return c->transfer.regular || poll(&ready, 1, 50) > 0;
 }
 
 static enum shm_result write_all(struct client *c, const char *from, size_t length)
@@ -50,7 +51,7 @@ static enum shm_result write_all(struct client *c, const char *from, size_t leng
 
     while (length > 0) {
         const size_t step = t->regular || length < PIPE_BUF ? length : PIPE_BUF;
-        const ssize_t written = is_ready(t, POLLOUT) ? write(t->fd, from, step) : 0;
+        const ssize_t written = is_ready(c) ? write(t->fd, from, step) : 0;
         if (written < 0 && errno != EINTR && errno != EAGAIN)
             return failed(c, "write");
         if (written <= 0 && client_stop)
@@ -182,12 +183,6 @@ static enum shm_result receive(struct client *c)
     return SHM_STOPPED;
 }
 
-static bool source_has_more(void *context)
-{
-    const struct client *c = context;
-    return is_ready(&c->transfer, POLLIN);
-}
-
 static bool has_taken_more(void *context)
 {
     const struct client *c = context;
@@ -205,7 +200,7 @@ static enum shm_result send_all(struct client *c)
         const bool more = !stopped && (c->options.count == 0 || f->messages < c->options.count);
         result = shm_wait(&c->up, reserve, c, UINT64_MAX); /* while the host lives */
         if (more && result == SHM_OK)                      /* a quiet source has no time-out */
-            result = shm_wait(&c->up, source_has_more, c, UINT64_MAX);
+            result = shm_wait(&c->up, is_ready, c, UINT64_MAX);
         const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
         if (host != SHM_OK && host != SHM_STALLED)
             return host;

@@ -62,8 +62,10 @@ class Layout(unittest.TestCase):
         """The values and rules that no offset tells."""
         for words in ("/dev/shm/NAME", f"{sys.byteorder} endian", "0 starting, 1 live, 2 closed",
                       "bit 0: every message has a CRC-32", "2n-1: message n is being written",
-                      "zlib.crc32(payload, n & 0xffffffff)", "NAME:[COUNT]TYPE"):
+                      "zlib.crc32(payload, n & 0xffffffff)", "NAME:[COUNT]TYPE",
+                      shmprueba.MAGIC.decode(), "0 host, 1 consumer"):
             self.assertIn(words, self.facts)
+        self.assertLessEqual(max(map(len, self.text.splitlines())), 80)
         self.assertRegex(self.facts, rf"version +{shmprueba.VERSION}\b")
 
 

@@ -72,6 +72,11 @@ def put(text: str, stream, must: bool = True) -> None:
         raise Error("system", f"standard output: {why}; give --quiet, or another one")
 
 
+def one_line(text: str) -> str:
+    """Whatever was typed: without the control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
     """Prints the error in one line, and returns the exit code."""
     if isinstance(error, OSError):
@@ -80,7 +85,7 @@ def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
         error = Error("system", f"cannot use {what}: {error.strerror}; give another one")
     name = f"{options.name}: " if options else ""
     hint = "; see host.py --help" if error.kind == "usage" else ""
-    put(f"host.py: {name}{error}{hint}\n", sys.stderr, must=False)
+    put(one_line(f"host.py: {name}{error}{hint}") + "\n", sys.stderr, must=False)
     return EXIT_CODES[error.kind]
 
 
@@ -249,7 +254,8 @@ class Host:
 
 def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True) -> None:
     """Publishes --count messages: generated ones, or those of a source, until it ends. A source
-    without --rate is for one consumer, which must take all of it."""
+    without --rate is for one consumer, which must take all of it. With --size each message but the
+    last has that size; without, what a pipe has is not held back."""
     options, segment, n, taken, burst = host.options, host.segment, 0, 0, 1
     consumer: Optional[Consumer] = None
     if host.serves:
@@ -277,10 +283,12 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
             check()  # a quiet source must not stop the heartbeat
 
     def read(view: memoryview, _n: int) -> int:
-        length = source.readinto(view)
-        while length is None:  # not blocking, and another process read it first
+        more = source.readinto(view)
+        length = more or 0  # None: not blocking, and another process read it first
+        while more is None or (more and options.exact and length < options.size):
             wait_for_data()
-            length = source.readinto(view)
+            more = source.readinto(view[length:])
+            length += more or 0
         if not length:
             raise Ended
         host.bytes += length
@@ -505,7 +513,8 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add, flag = parser.add_argument, {"action": "store_true"}
     add("--name", metavar="NAME", default="/shmprueba", help="of the segment (/shmprueba)")
     add("--rate", help="messages a second; 0: no pause (1000)", **number("HZ", float, 0, 1e9))
-    add("--size", default=64, help="payload of a message (64)", **number("BYTES", int, 1, 1 << 30))
+    add("--size", help="payload of a message (64); --input then fills each one",
+        **number("BYTES", int, 1, 1 << 30))
     add("--slots", help="messages a lane holds, a power of two (by size)",
         **number("N", int, 2, 65536))
     add("--count", default=0, help="stop after N messages; 0: never (0)",
@@ -525,6 +534,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     dashes = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:dashes])
     options.command = arguments[dashes + 1:]
+    options.exact, options.size = options.size is not None, options.size or 64
     options.wait = options.wait or ("block" if options.sink else "spin")
     options.count = options.count or 1 << 62  # 0: until Ctrl-C
     if options.rate is None:

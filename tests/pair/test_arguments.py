@@ -46,6 +46,8 @@ class Arguments(PairTest):
                           ("a:b", "colon"), ("\u00f1and\u00fa", "ASCII"),
                           (os.fsdecode(b"\xff"), "ASCII")):
             self.host_refuses(["--name", name], why)
+        for words in (["a\nb"], ["--size", "a\nb"], ["--wait", "a\rb"]):
+            self.refused(HOST + command + words, 2, "host.py: ")
         for words in (["--rate", " 5"], ["--rate", "1_0"], ["--stall-timeout", "1 "]):
             self.host_refuses(command + words, words[0], "not a number")
         for words in (["--size", "0"], ["trailing"]):
@@ -104,6 +106,7 @@ class Arguments(PairTest):
         self.refused(command + ["--input", self.path("missing")], 1, "missing", "No such file")
         self.refused(command + ["--input", self.folder.name], 1, "directory")
         self.refused(command + ["--sink", self.path("no/such")], 1, "No such file")
+        self.refused(command + ["--input", "/a\nb"], 1, "/a?b", "No such file")
         self.refused(command + ["--", self.path("no-program")], 1, "cannot use", "no-program")
         if os.geteuid():
             secret = self.file("secret", b"x")
@@ -133,6 +136,8 @@ class Arguments(PairTest):
         self.refused(command + ["--format", "ndjson", self.name], 2, "--format", "--output")
         self.refused(command + ["--source", "x", "--output", "y", self.name], 2, "--source")
         self.refused(command + ["--json", "--output", "-", self.name], 2, "--json")
+        for option in ("--output", "--source"):
+            self.refused(command + [option, "", self.name], 2, option, "FILE is empty")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
                           ("..", "folder"), ("a\nb", "ASCII"), ("a:b", "colon"), ("x" * 256, "too long")):
             self.refused(command + [name], 2, why)

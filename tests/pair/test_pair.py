@@ -280,8 +280,34 @@ class Copies(PairTest):
         host.terminate()
         self.finish(host)
 
+    def test_a_pipe_that_pauses_cuts_no_message(self) -> None:
+        """With --size each message but the last has that size, however the pipe is written."""
+        waiting = bytearray(4)
+
+        def is_empty() -> bool:
+            fcntl.ioctl(host.stdin, termios.FIONREAD, waiting)
+            return not any(waiting)
+        for rate in ([], ["--rate", 1e6]):
+            host = self.host("--input", "-", "--size", 100, "--quiet", *rate,
+                             stdin=subprocess.PIPE, text=False, bufsize=0)
+            self.wait_live()
+            with shmprueba.Reader(self.name, timeout=60) as reader:
+                client = self.client("--lossless", "--quiet", "--count", 0)
+                self.wait_attached()
+                for piece in (b"a" * 42, b"b" * 58, b"c" * 192, b"d" * 8, b"e" * 7):
+                    host.stdin.write(piece)
+                    self.until(is_empty, "the host has read it")
+                host.stdin.close()
+                host.stdin = None
+                self.finish(host)
+                self.finish(client)
+                found = [bytes(message.payload) for message in reader]
+            self.assertEqual(found, [b"a" * 42 + b"b" * 58, b"c" * 100, b"c" * 92 + b"d" * 8,
+                                     b"e" * 7])
+
     def test_live_stream_is_not_held_back(self) -> None:
-        process = self.pair(["--input", "-", "--size", "4096", "--quiet"],
+        """Without --size."""
+        process = self.pair(["--input", "-", "--quiet"],
                             ["--quiet", "--lossless", "--output", "-"], stdin=subprocess.PIPE,
                             text=False, bufsize=0)
         for line in (b"one\n", b"two two\n", b"three\n"):

@@ -12,10 +12,12 @@ Reads top to bottom: layout, schema, name, clock, kernel, roles, lane, Segment, 
 prints, ends the process or changes it. Errors are of one class, Error. A Segment or Reader may be
 used by one thread at a time.
 """
+import atexit
 import ctypes
 import errno
 import fcntl
 import mmap
+import operator
 import os
 import platform
 import random
@@ -26,12 +28,11 @@ import struct
 import sys
 import threading
 import time
-import weakref
 import zlib
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from multiprocessing import resource_tracker, shared_memory
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 import _posixshmem  # what SharedMemory itself opens with; it has no public twin
 
@@ -47,8 +48,11 @@ class Error(Exception):
     absent, silent, refused, gone, died, dropped, damaged."""
 
     def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
+        super().__init__(kind, text)  # both: pickle makes the exception anew from them
         self.kind = kind
+
+    def __str__(self) -> str:
+        return self.args[1]
 
 
 # ---- layout: the mirror of include/shm_layout.h ------------------------------------------------
@@ -56,6 +60,7 @@ class Error(Exception):
 MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 2, 4096, 32, 128
 STATUS_AT, LANES_AT, FLAG_CRC = 4 * BLOCK, 5 * BLOCK, 1  # byte offsets
 STARTING, LIVE, CLOSED = 0, 1, 2
+POWERS = [1 << bit for bit in range(1, 17)]  # of two: how many slots a lane may have
 DOWN, UP = 0, 1
 POSITION = (1 << 48) - 1  # mask of a place's position; the epoch is above it
 CLAIMING = POSITION       # the position of a consumer that is just claiming
@@ -148,6 +153,8 @@ def gap(size: int) -> List[str]:
 
 def normalise_name(name: str, system: str = sys.platform) -> str:
     """The name with exactly one leading slash; Error("usage") says what is wrong with it."""
+    if not isinstance(name, str):
+        raise Error("usage", f"segment name {name!r} is no text")
     bare = name[1:] if name.startswith("/") else name
     odd = re.search("[^ -~]|[/:]", bare)  # the error names the first one
     for wrong, why in (
@@ -370,8 +377,10 @@ class Lane:
 
     def is_whole(self, message: Message, slot: int) -> bool:
         """Was the payload whole until now? Call it after the payload was used."""
-        good = not self.crc or zlib.crc32(
-            message.payload, message.n & 0xffffffff) == self.ints[2 * slot + 7]
+        good, at = True, 8 * slot + SLOT_HEAD
+        if self.crc:  # not from message.payload: its user may have released that view
+            payload = self.memory[at:at + min(self.ints[2 * slot + 6], self.capacity)]
+            good = zlib.crc32(payload, message.n & 0xffffffff) == self.ints[2 * slot + 7]
         if WEAK:
             self.fence()                          # SYNC R4: pairs with F1; also for the place store
         return good and self.words[slot] == 2 * message.n  # SYNC seq again
@@ -403,6 +412,10 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             if weak:
                 fence()                           # SYNC F1: pairs with R4
             room = capacity
+        try:
+            len(view)
+        except ValueError:                        # it was released, perhaps by `with reserve()`
+            view = memory[8 * slot + SLOT_HEAD:][:capacity]
         return view
 
     def commit(length: int, due_ns: int = 0, publish: bool = True) -> None:
@@ -411,7 +424,8 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             raise Error("usage", f"commit of {length} bytes: reserve() first, {capacity} at most")
         ints[length_at] = length
         if crc_on:
-            ints[length_at + 1] = crc32(view[:length], m & 0xffffffff)
+            at = 8 * slot + SLOT_HEAD             # not of view: it may be released
+            ints[length_at + 1] = crc32(memory[at:at + length], m & 0xffffffff)
         n, even, following = m, 2 * m, m + 1      # now: few steps between the time stamp and head
         stamp = now()
         words[due_at] = due_ns or stamp
@@ -443,8 +457,9 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
     def send(data, due_ns: int = 0) -> None:
         if type(data) is not bytes:
             try:
-                data = memoryview(data).cast("B")
-            except TypeError as error:
+                data = memoryview(data)
+                data = data.cast("B") if data.nbytes else b""  # cast refuses a shape with zeros
+            except (TypeError, ValueError) as error:
                 raise Error("usage", f"send takes contiguous bytes-like data: {error}")
         length = len(data)
         if length > capacity:
@@ -493,7 +508,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
 
     def done(message: Message) -> bool:
         nonlocal n, slot, current
-        if message is not current:
+        if message is None or message is not current:
             raise Error("usage", "release takes the message that receive returned last")
         good = lane.is_whole(message, slot)
         words[place] = 1 << 48 | n                # SYNC place store: pairs with "place load"
@@ -561,17 +576,36 @@ def open_object(name: str, flags: int) -> int:
                 "name, or run both as one user")
 
 
+def read_object(fd: int, at: int, size: int) -> bytes:
+    """Bytes of a shared memory object. pread is better than a map: a load from a mapped page that a
+    full /dev/shm could not provide raises SIGBUS."""
+    if not LOCK_FILE:
+        return os.pread(fd, size, at)
+    end = min(os.fstat(fd).st_size, at + size)
+    if not end:
+        return b""
+    with mmap.mmap(fd, end, mmap.MAP_SHARED, mmap.PROT_READ) as view:  # macOS cannot read it
+        return view[at:end]
+
+
 def read_header(fd: int) -> Tuple[int, bytes]:
-    """(state, header), with zeros after the object's end. pread is better than a map: a load from a
-    mapped page that a full /dev/shm could not provide raises SIGBUS."""
-    size = min(os.fstat(fd).st_size, HEADER_SIZE)
-    state = head = b""
-    if not LOCK_FILE:  # the state first: a host may go LIVE in between
-        state, head = os.pread(fd, 4, STATUS_AT), os.pread(fd, STATUS_AT, 0)
-    elif size:  # macOS cannot read a shared memory object
-        with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
-            state, head = view[STATUS_AT:STATUS_AT + 4], view[:STATUS_AT]
-    return int.from_bytes(state, sys.byteorder), head.ljust(STATUS_AT, b"\0")
+    """(state, header), with zeros after the object's end."""
+    state = int.from_bytes(read_object(fd, STATUS_AT, 4), sys.byteorder)
+    # The state first: a host may go LIVE in between.
+    return state, read_object(fd, 0, STATUS_AT).ljust(STATUS_AT, b"\0")
+
+
+def is_blank(fd: int) -> bool:
+    """Has it only zeros, as a host leaves it that dies before it writes the header?"""
+    at, size = 0, os.fstat(fd).st_size
+    with suppress(OSError):  # ENXIO: there are only holes from here on
+        while at < size:
+            at = os.lseek(fd, at, os.SEEK_DATA) if LINUX else at
+            piece = read_object(fd, at, 1 << 20)
+            if piece != bytes(len(piece)):
+                return False
+            at += 1 << 20
+    return True
 
 
 def is_named(name: str, fd: int) -> bool:
@@ -608,24 +642,28 @@ class Segment(AbstractContextManager):
                  schema: Union[str, type] = "", crc: bool = False, receive: bool = False,
                  stall_timeout: float = 1.0, wait: str = "block",
                  idle: Optional[Callable[[], object]] = None) -> None:
-        if not all(isinstance(number, int) for number in (size, slots or 0)):
-            raise Error("usage", f"size {size!r}, slots {slots!r}: give whole numbers")
+        try:
+            size, slots = operator.index(size), None if slots is None else operator.index(slots)
+            timeout_ns = stall_timeout * 1e9
+        except TypeError:
+            raise Error("usage", f"size {size!r}, slots {slots!r}, stall_timeout {stall_timeout!r}:"
+                        " give whole numbers, and seconds")
         text = schema_text(schema)
         if slots is None:
             slots = max(4, min(1024, 1 << ((8 << 20) // max(size, 1) | 1).bit_length() - 1))
         for wrong, why in (
                 (not 1 <= size <= 1 << 30, f"size {size}: 1 to {1 << 30} bytes"),
-                (not 2 <= slots <= 65536 or slots & slots - 1,
-                 f"slots {slots}: a power of two from 2 to 65536"),
+                (slots not in POWERS, f"slots {slots}: a power of two from 2 to 65536"),
                 (schema_size(text) > size,
                  f"size {size}: the schema has {schema_size(text)} bytes"),
-                (not stall_timeout > 0, f"stall_timeout {stall_timeout}: more than 0 seconds"),
-                (wait not in ("spin", "block"), f"wait {wait!r}: spin or block")):
+                (not timeout_ns > 0, f"stall_timeout {stall_timeout}: more than 0 seconds"),
+                (wait not in ("spin", "block"), f"wait {wait!r}: spin or block"),
+                (not callable(idle or print), f"idle {idle!r}: a function")):
             if wrong:
                 raise Error("usage", why)
         self.name, self.capacity, self.slot_count = normalise_name(name), size, slots
         self.crc = crc or not PROVED  # the CRC then finds stores that came out of order
-        self.wait, self.idle, self._stall_ns = wait, idle, stall_timeout * 1e9
+        self.wait, self.idle, self._stall_ns = wait, idle, timeout_ns
         stride = -(-(SLOT_HEAD + size) // BLOCK) * BLOCK
         self.total, self.session = HEADER_SIZE + 2 * slots * stride, 1 + random.getrandbits(63)
         self.replaced = self.why_dropped = ""
@@ -656,6 +694,9 @@ class Segment(AbstractContextManager):
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         raise Error("usage", "make it Segment(..., receive=True) to receive")
+
+    def release(self, message: Message) -> bool:
+        return bool(self.receive())  # the same error
 
     # -- begin and end
 
@@ -725,16 +766,16 @@ class Segment(AbstractContextManager):
         except FileNotFoundError:
             return
         try:
-            ours = LOCK_FILE or roles.take(HOST)  # else its host may be writing the header
-            _, head = read_header(roles.fd)
-            header = Header.from_buffer_copy(head)
-            if not ours:
-                raise Error("in_use", IN_USE.format(f"pid {header.host_pid or 'unknown yet'}"))
-            if any(head) and (header.magic != MAGIC or header.version not in (0, VERSION)):
+            alone = LOCK_FILE or roles.take(HOST)  # else its host may be writing the header
+            header = Header.from_buffer_copy(read_header(roles.fd)[1])
+            pid, ours = header.host_pid, header.magic == MAGIC and header.version in (0, VERSION)
+            if not alone:
+                raise Error("in_use", IN_USE.format(f"pid {pid or 'unknown yet'}"))
+            if not ours and not is_blank(roles.fd):
                 raise Error("refused", "refused: not made by a host of this version; remove it, or "
                             "choose another name")
             if is_named(self.name, roles.fd):
-                who = f", pid {header.host_pid}, died" if any(head) else " died while it started"
+                who = f", pid {pid}, died" if pid else " died while it started"
                 self.replaced = f"replaced a stale segment (its host{who})"
                 with suppress(FileNotFoundError):
                     _posixshmem.shm_unlink(self.name)
@@ -766,6 +807,7 @@ class Segment(AbstractContextManager):
             self._remove()
         self._end_verbs()
         self._shm.close()
+        segments.discard(self)
 
     def __exit__(self, *_exception) -> None:
         self.close()
@@ -897,7 +939,14 @@ def closed(*_arguments, **_named) -> None:
     raise Error("usage", "this segment is closed, or it is the parent process's")
 
 
-segments: "weakref.WeakSet[Segment]" = weakref.WeakSet()
+segments: Set[Segment] = set()  # all that are open
+
+
+@atexit.register
+def close_all() -> None:
+    """Leaves no segment behind, where a script ends without close."""
+    for segment in list(segments):
+        segment.close()
 
 
 def forget_all() -> None:
@@ -920,6 +969,7 @@ class Reader(AbstractContextManager):
     segment with another one. newest: pass over all but the newest message. lost: how many messages
     were overwritten before they were read; skipped: how many were passed over. Errors: usage,
     absent, refused, system; died, damaged; silent when iterating."""
+    _roles: Optional[Roles] = None  # None: closed
 
     def __init__(self, name: str = "/shmprueba", timeout: float = 5.0,
                  schema: Union[str, type, None] = None, newest: bool = False,
@@ -927,7 +977,8 @@ class Reader(AbstractContextManager):
         self.name, self.timeout, self.newest = normalise_name(name), timeout, newest
         self._wanted = None if schema is None else schema_text(schema)
         self.lost, self.skipped, self.closed = 0, 0, False
-        self._roles: Optional[Roles] = None
+        if lane not in (DOWN, UP):
+            raise Error("usage", f"lane {lane!r}: DOWN or UP")
         patience = Patience(CHECK_MOST_NS)
         while True:
             try:
@@ -965,22 +1016,28 @@ class Reader(AbstractContextManager):
 
     def _map(self, fd: int, index: int) -> str:
         state, head = read_header(fd)
-        if state == STARTING:
-            return "its host has not finished starting"
-        h = Header.from_buffer_copy(head)
-        schema = h.schema.decode("latin-1")
-        a_power = 2 <= h.slot_count <= 65536 and not h.slot_count & h.slot_count - 1
+        h, size, starting = Header.from_buffer_copy(head), os.fstat(fd).st_size, state == STARTING
+        schema, sound = h.schema.decode("latin-1"), starting
+        with suppress(Error):
+            schema_size(schema)
+            sound |= (state <= CLOSED and h.header_size == HEADER_SIZE and h.slot_count in POWERS
+                      and not h.slot_stride % BLOCK
+                      and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
+                      and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride <= size
+                      and not h.flags & ~FLAG_CRC and h.session > 0 and not h.zero
+                      and 0 < h.host_pid < 1 << 31)
         for good, why in (
-                (h.magic == MAGIC, "not made by shmprueba; choose another name"),
-                (h.version == VERSION, f"version {h.version}, this reads {VERSION}"),
-                (h.header_size == HEADER_SIZE and a_power and not h.slot_stride % BLOCK
-                 and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
-                 and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride
-                 and h.total_size <= os.fstat(fd).st_size, "impossible sizes; restart its host"),
-                (self._wanted in (None, schema), f"its schema is {schema!r}, this was written for "
-                 f"{self._wanted!r}")):
+                (head[:8] == MAGIC or starting and not any(head[:8]),
+                 "not made by shmprueba; choose another name"),
+                (h.version == VERSION or starting and not h.version,
+                 f"version {h.version}, this reads {VERSION}"),
+                (sound and not 0 < size < HEADER_SIZE, "impossible values; restart its host"),
+                (starting or self._wanted in (None, schema), f"its schema is {schema!r}, this was "
+                 f"written for {self._wanted!r}")):
             if not good:
                 raise Error("refused", "refused: " + why)
+        if starting:
+            return "its host has not finished starting"
         memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
         self._lane = Lane(memory, h, index)
         self._words, self._ints = self._lane.words, self._lane.ints
@@ -1052,4 +1109,7 @@ class Reader(AbstractContextManager):
         self._roles = None
 
     def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def __del__(self) -> None:
         self.close()

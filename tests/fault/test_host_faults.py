@@ -218,6 +218,18 @@ class Names(FaultTest):
             with open(f"/dev/shm/{self.name}", "rb") as other:
                 self.assertEqual(other.read(), content)
 
+    def test_another_programs_zeros(self) -> None:
+        """another program's object that begins with zeros | host: exit 5, it is left alone"""
+        for size in (600, 5000, 3 << 20):
+            with open(f"/dev/shm/{self.name}", "wb") as other:
+                other.truncate(size)
+                other.seek(size - 5)
+                other.write(b"hello")
+            _, err = self.finish(self.host(), 5)
+            self.one_line(err, self.name, "refused")
+            with open(f"/dev/shm/{self.name}", "rb") as other:
+                self.assertEqual(other.read().strip(b"\0"), b"hello")
+
     def test_large(self) -> None:
         """the name is a blank object of 200 TB | client: exit 3; host: replaces it, says so"""
         path = f"/dev/shm/{self.name}"

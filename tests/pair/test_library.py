@@ -327,7 +327,8 @@ class Sending(LibraryTest):
                 (b"abc", b"abc"), (bytearray(b"xy"), b"xy"), (memoryview(b"abcd")[1:3], b"bc"),
                 (array.array("I", [1]), bytes(array.array("I", [1]))), (made(7), bytes(made(7))),
                 (b"", b""), (bytes(64), bytes(64)), (memoryview(bytes(8)).cast("d"), bytes(8)),
-                (memoryview(bytes(6)).cast("B", (2, 3)), bytes(6))):
+                (memoryview(bytes(6)).cast("B", (2, 3)), bytes(6)),
+                ((ctypes.c_int * 3 * 0)(), b"")):  # shape (0, 3)
             segment.send(data)
             n += 1
             self.assertEqual((segment.published, self.payload(segment, n)), (n, sent))
@@ -335,7 +336,9 @@ class Sending(LibraryTest):
     def test_what_is_refused_leaves_nothing(self) -> None:
         segment = self.segment()
         segment.send(b"first")
-        for data in ("text", None, 5, [1, 2], memoryview(bytes(8))[::2]):
+        released = memoryview(b"x")
+        released.release()
+        for data in ("text", None, 5, [1, 2], memoryview(bytes(8))[::2], released):
             self.fails("usage", "contiguous bytes-like data", segment.send, data)
         self.fails("usage", "65 bytes: this segment's messages have 64 at most", segment.send,
                    bytes(65))
@@ -353,6 +356,19 @@ class Sending(LibraryTest):
         for n in range(1, 7):
             segment.send(b"payload %d" % n)
             self.assertEqual(self.slot(segment, n).crc32, zlib.crc32(b"payload %d" % n, n))
+
+    def test_a_view_that_its_user_releases(self) -> None:
+        """As `with segment.reserve() as view` does: it is usable again after each ring, and before
+        its commit."""
+        segment = self.segment(crc=True)
+        for n in range(1, 14):
+            with segment.reserve() as view:
+                view[:3] = b"one"
+            with segment.reserve() as view:
+                self.assertEqual((bytes(view[:3]), len(view)), (b"one", 64))
+            segment.commit(3)
+            self.assertEqual(self.payload(segment, n), b"one")
+            self.assertEqual(self.slot(segment, n).crc32, zlib.crc32(b"one", n))
 
     def test_warm_publishes_nothing(self) -> None:
         with mock.patch.object(shmprueba, "futex") as futex:
@@ -705,9 +721,21 @@ class Receiving(LibraryTest):
             self.fails("usage", "closed", verb)
         self.assertFalse(segment.sending)
 
+    def test_a_payload_that_its_user_releases(self) -> None:
+        segment = self.segment(crc=True, receive=True)
+        send, reader = self.sender(segment)[0], self.reader(lane=shmprueba.UP)
+        for n in range(1, 6):
+            send(b"x")
+            for message, done in ((segment.receive(0), segment.release),
+                                  (reader.receive(0), reader.confirm)):
+                message.payload.release()
+                self.assertTrue(done(message))
+        self.fails("usage", "receive returned last", segment.release, segment.receive(0))
+
     def test_without_receive_nobody_receives(self) -> None:
         segment = self.segment()
         self.fails("usage", r"receive=True", segment.receive)
+        self.fails("usage", r"receive=True", segment.release, shmprueba.Message())
         other = Roles(shmprueba.open_object("/" + self.name, os.O_RDWR))
         self.addCleanup(other.close)
         self.assertFalse(other.held(shmprueba.RECEIVER))
@@ -876,6 +904,8 @@ class Ends(LibraryTest):
                 self.fails("in_use", "another", Segment, self.name)
             self.fails("absent", "no host", Reader, self.name, timeout=0)
             self.fails("usage", "size", Segment, self.name, size=0)
+            with Segment(self.name):
+                Reader(self.name)  # its user forgets to close it
         del segment
         gc.collect()  # a map goes with the last view, and a segment is a circle
         self.assertEqual(count(), before)
@@ -1151,11 +1181,14 @@ class Reading(LibraryTest):
         for at, value, words in (
                 (0, b"NOTOURS!", "not made by shmprueba"),
                 (8, (1).to_bytes(4, sys.byteorder), "version 1, this reads 2"),
-                (12, bytes(4), "sizes"), (16, bytes(8), "sizes"), (24, b"\3\0\0\0", "sizes"),
-                (24, bytes(4), "sizes"), (24, b"\0\0\2\0", "sizes"), (28, bytes(4), "sizes"),
-                (28, (127).to_bytes(4, sys.byteorder), "sizes"), (32, bytes(4), "sizes"),
-                (32, (97).to_bytes(4, sys.byteorder), "sizes"),
-                (16, (1 << 40).to_bytes(8, sys.byteorder), "sizes")):
+                (12, bytes(4), "values"), (16, bytes(8), "values"), (24, b"\3\0\0\0", "values"),
+                (24, bytes(4), "values"), (24, b"\0\0\2\0", "values"), (28, bytes(4), "values"),
+                (28, (127).to_bytes(4, sys.byteorder), "values"), (32, bytes(4), "values"),
+                (32, (97).to_bytes(4, sys.byteorder), "values"),
+                (16, (1 << 40).to_bytes(8, sys.byteorder), "values"), (36, b"\2", "values"),
+                (40, bytes(8), "values"), (48, bytes(8), "values"), (55, b"\1", "values"),
+                (56, b"\1", "values"), (64, b"a", "values"), (64, b"a:d b:\n", "values"),
+                (64, b"a" * 448, "values"), (STATE, b"\3", "values")):
             with self.subTest(at=at, value=value):
                 segment = self.segment()
                 self.poke(at, value)
@@ -1163,8 +1196,15 @@ class Reading(LibraryTest):
                 segment.close()
         segment = self.segment()
         os.truncate("/dev/shm/" + self.name, SLOTS)
-        self.fails("refused", "sizes", Reader, self.name, timeout=1e6)
+        self.fails("refused", "values", Reader, self.name, timeout=1e6)
         segment.close()
+        for foreign in (b"hello", b"text" * 125, bytes(500), b"JUNKJUNK" + bytes(9000),
+                        b"SHMPRUEB\1\0\0\0" + bytes(9000), b"\0HMPRUEB" + bytes(9000)):
+            with self.subTest(foreign=foreign[:12]):  # its word at 512 is 0, as of a host's start
+                with open("/dev/shm/" + self.name, "wb") as file:
+                    file.write(foreign)
+                self.fails("refused", "refused", Reader, self.name, timeout=1e6)
+        os.unlink("/dev/shm/" + self.name)
         os.mkdir("/dev/shm/" + self.name)
         self.fails("refused", "not a shared memory object", Reader, self.name, timeout=1e6)
         os.rmdir("/dev/shm/" + self.name)

@@ -61,8 +61,8 @@ enum shm_result shm_lane_attach(struct shm_lane *lane);
 /* Begins as the consumer: takes the role, then the place. One try.
  * @param echo  NULL; or the up lane, opened: takes its producer's role, too, and opens it again
  * @return SHM_OK; SHM_BUSY: another process consumes, or sends, *other is its pid (0: unknown);
- * SHM_AGAIN: the consumer died, and the host is about to drop it: try again; SHM_ABSENT, SHM_SYSTEM
- * or SHM_DAMAGED */
+ * SHM_AGAIN: the consumer died, and the host is about to drop it: try again; SHM_ABSENT,
+ * SHM_DAMAGED; SHM_SYSTEM and errno */
 enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uint32_t *other);
 
 /* Gives back the place and the consumer's role; a producer of the up lane: its role. */
@@ -76,7 +76,8 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
 /* The same with the newest message; skipped counts those before it. Not for a consumer. */
 enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message);
 
-/* Was *message whole while it was used? Checks its CRC-32, too, where messages have one.
+/* Was *message whole while it was used? Checks its CRC-32, too, where messages have one. Call it
+ * once for each message: one that was overwritten counts as lost.
  * @return SHM_OK, SHM_LAPPED, SHM_DROPPED, SHM_BAD_CRC, or SHM_DAMAGED */
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message);
 
@@ -95,7 +96,7 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns);
 
 /* Takes the up lane's producer role and begins after the messages of earlier senders. One try.
  * @return SHM_OK; SHM_BUSY: another process sends; SHM_AGAIN: the host does not receive (yet);
- * SHM_ABSENT, SHM_SYSTEM, SHM_DAMAGED */
+ * SHM_ABSENT, SHM_DAMAGED; SHM_SYSTEM and errno */
 enum shm_result shm_lane_produce(struct shm_lane *lane);
 
 /* Takes the slot of the next message; calling it again before shm_lane_commit takes the same one.

@@ -17,6 +17,9 @@
 #ifndef SHM_LAYOUT_H
 #define SHM_LAYOUT_H
 
+#ifdef __cplusplus
+#error "these headers are for C: call them from a C file of your own"
+#endif
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>

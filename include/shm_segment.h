@@ -18,7 +18,7 @@
     X(SHM_EMPTY, -1, "nothing new")                                                                \
     X(SHM_FULL, -2, "full: the consumer has not released the slot")                                \
     X(SHM_LAPPED, -3, "overwritten before it was read") /* counted in lost; reading goes on */     \
-    X(SHM_AGAIN, -4, "not settled yet") /* a dead consumer to be dropped, or no receiver */        \
+    X(SHM_AGAIN, -4, "the host does not receive, or has yet to drop a dead consumer")              \
     X(SHM_ABSENT, -5, "no host: there is no such segment")                                         \
     X(SHM_STARTING, -6, "its host has not finished starting")                                      \
     X(SHM_STALLED, -7, "its host is stalled") /* it lives, but its heartbeat stands still */       \
@@ -65,6 +65,7 @@ enum shm_step { SHM_STEP_OPEN, SHM_STEP_STAT, SHM_STEP_MAP, SHM_STEP_CHECK, SHM_
  * @return false ends the wait with SHM_STOPPED */
 typedef bool shm_idle(void *context, enum shm_result host);
 
+/* For one thread, with all its lanes: each thread attaches its own. */
 struct shm_segment {
     /* Set them before shm_segment_attach, or leave them zero. */
     shm_idle *idle;
@@ -90,8 +91,8 @@ struct shm_segment {
     bool foreign_clock;        /* the heartbeat moves, but by another clock (time namespaces) */
 };
 
-/* Attaches, within timeout_ns; 0: one try.
- * @param segment  zeroed, but for idle and context
+/* Attaches, within timeout_ns; 0: one try. If it fails, nothing is left open.
+ * @param segment  zeroed, but for idle and context; or one that was detached
  * @param name     with or without the leading slash
  * @param schema   the schema that the caller expects; NULL: any
  * @return SHM_OK, or another code and segment->why: SHM_ABSENT, SHM_STARTING, SHM_ENDED and
@@ -103,8 +104,8 @@ enum shm_result shm_segment_attach(struct shm_segment *segment, const char *name
  * object of object_size bytes. */
 enum shm_result shm_segment_check(struct shm_segment *segment);
 
-/* Checks the host. Call it at least every 100 ms while nothing comes; the library's waits do that.
- * SHM_ENDED, SHM_DIED and SHM_REFUSED (truncated) are final.
+/* Checks the host. Call it at least every 100 ms while nothing comes; the library's waits do that,
+ * but shm_wait only when it has to wait. SHM_ENDED, SHM_DIED and SHM_REFUSED (truncated) are final.
  * @return SHM_OK, SHM_STALLED, SHM_ENDED, SHM_DIED or SHM_REFUSED, and segment->why */
 enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns);
 
@@ -112,8 +113,9 @@ enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns);
  * another process truncates it, its map becomes zeros, and shm_segment_host returns SHM_REFUSED. */
 void shm_segment_guard(void);
 
-/* Unmaps, closes, and so leaves every role. A forked child calls it to drop what it inherited: the
- * parent keeps its roles, and none of them outlives the parent. */
+/* Unmaps and closes: every lane of the segment ends with it, and every role is left. A consumer
+ * calls shm_lane_leave first, or its host takes it for dead. A forked child calls it to drop what
+ * it inherited: the parent keeps its roles, and none of them outlives the parent. */
 void shm_segment_detach(struct shm_segment *segment);
 
 /* ---- roles: locks of the kernel, which it releases when their holder dies, in any way ---- */

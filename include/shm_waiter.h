@@ -67,9 +67,14 @@ void shm_timer_slack(void);
 enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
                             struct shm_message *message);
 
-/* Waits until ready(argument) is true, say for room. Calls it without a pause for 5 us, then naps.
+/* Waits until ready(argument) is true. Calls it without a pause for 5 us, then naps.
  * @return SHM_OK, SHM_TIMEOUT, SHM_STOPPED, SHM_ENDED, SHM_DIED, SHM_DROPPED, SHM_REFUSED */
 enum shm_result shm_wait(struct shm_lane *lane, bool (*ready)(void *argument), void *argument,
                          uint64_t timeout_ns);
+
+/* Waits until shm_lane_reserve has room. Checks the host every 100 ms even where there always is:
+ * otherwise a slow sender would fill a dead host's whole ring before it noticed.
+ * @return as shm_wait */
+enum shm_result shm_wait_room(struct shm_lane *lane, uint64_t timeout_ns);
 
 #endif

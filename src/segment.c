@@ -1,4 +1,4 @@
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "shm_segment.h"
 
 #include <errno.h>
@@ -273,6 +273,8 @@ enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
     if (stalled && segment->host != SHM_STALLED)
         say(segment, SHM_STALLED, "its host (pid %" PRIu64 ") is stalled; continue or restart it",
             segment->header.host_pid);
+    if (!stalled)
+        segment->why[0] = '\0';
     return segment->host = stalled ? SHM_STALLED : SHM_OK;
 }
 

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "shm_waiter.h"
 
 #include <time.h>
@@ -357,4 +357,18 @@ enum shm_result shm_wait(struct shm_lane *lane, bool (*ready)(void *argument), v
         end = attend(lane, now_ns, shm_patience_spent(&patience, now_ns) >= timeout_ns);
     }
     return SHM_OK;
+}
+
+static bool has_room(void *lane)
+{
+    return shm_lane_writable(lane);
+}
+
+enum shm_result shm_wait_room(struct shm_lane *lane, uint64_t timeout_ns)
+{
+    const uint64_t now_ns = shm_clock_now_ns();
+    const bool due = now_ns - lane->segment->still.checked_ns >= SHM_SLEEP_NS;
+    const enum shm_result end = due ? attend(lane, now_ns, false) : SHM_OK;
+
+    return end == SHM_OK ? shm_wait(lane, has_room, lane, timeout_ns) : end;
 }

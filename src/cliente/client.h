@@ -2,7 +2,7 @@
 #ifndef CLIENT_H
 #define CLIENT_H
 
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>

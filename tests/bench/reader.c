@@ -13,7 +13,7 @@
  * one look at every cache line; echo: sent back), clock. trace: prints each message's age, too. CPU
  * -1: not pinned. Started by bench.py and bench_wait.py.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 /* fuzz_attach.c - the bytes of an object, as attach finds them: refused, or all of it is in bounds.
  * Input: a number for the object's size (u32, in front), then its first bytes, the rest is zero. */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* fuzz_lane.c - reading and writing lanes whose every byte changes between two steps.
  * Input: one byte for the sizes, then steps of 10 bytes: what to call, where to write, what. */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <stdlib.h>
 #include <string.h>
 

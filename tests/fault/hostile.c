@@ -9,7 +9,7 @@
  *   hostile host NAME clock SECONDS      ... whose clock is so far ahead
  *   hostile host NAME truncate BYTES     ... that cuts its segment on SIGUSR1, then only sleeps
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>

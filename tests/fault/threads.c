@@ -8,7 +8,7 @@
  * here, so that every report is one of the protocol. Each word is a function of n and of its place:
  * a message made of two cannot hide. A run that saw no contention has proved nothing and fails.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>

@@ -206,6 +206,13 @@ for mask in ({signal.SIGHUP}, set(), {signal.SIGHUP, signal.SIGINT, signal.SIGTE
         _, err = self.finish(self.start([*command, "-m32", header]), 1)
         self.assertIn("shmprueba needs a 64-bit build", err)
 
+    def test_a_cpp_compiler(self) -> None:
+        """One line says it, before the errors that follow from it."""
+        require(shutil.which("g++"), "no g++")
+        _, err = self.finish(self.start(["g++", "-fsyntax-only", "-x", "c++", os.path.join(
+            ROOT, "include", "shm_waiter.h")]), 1)
+        self.assertIn("these headers are for C", err.split("error:")[1])
+
     def test_an_odd_interpreter(self) -> None:
         """Python 3.6, and one that is not CPython: one line each."""
         for change, words in (("sys.version_info = (3, 6, 9)", "needs Python 3.8 or newer"),
@@ -269,9 +276,9 @@ int main(void)
             os.mkdir(self.path(name))
         self.file("foreign project/main.c", self.MAIN)
         self.file("foreign project/CMakeLists.txt", (
-            "cmake_minimum_required(VERSION 3.10)\nproject(foreign C)\nenable_testing()\n" + lines
-            + "\nadd_executable(mine main.c)\ntarget_link_libraries(mine PRIVATE shmprueba)\n"
-        ).encode())
+            "cmake_minimum_required(VERSION 3.10)\nproject(foreign C)\nenable_testing()\n"
+            "add_compile_options(-D_GNU_SOURCE -Werror)\n" + lines + "\nadd_executable(mine main.c)"
+            "\ntarget_link_libraries(mine PRIVATE shmprueba)\n").encode())
         build = self.path("foreign project/build")
         self.cmake("..", cwd=build)  # as CMake 3.10 has it
         self.cmake("--build", ".", cwd=build)

@@ -12,11 +12,6 @@ struct trade {
 };
 #define TRADE "number:Q symbol:8s price:d size:I :4x" /* its schema; a host must have the same */
 
-static bool has_room(void *up)
-{
-    return shm_lane_writable(up);
-}
-
 int main(int argc, char **argv)
 {
     struct shm_segment segment = {0};
@@ -31,7 +26,7 @@ int main(int argc, char **argv)
     }
     for (uint64_t n = 1; n <= count + 1; n++) {
         struct trade trade = {n, "ACME", 100 + (double)(n % 64) / 4, (uint32_t)(n % 512)};
-        if (shm_wait(&up, has_room, &up, patience_ns) || shm_lane_reserve(&up, &slot))
+        if (shm_wait_room(&up, patience_ns) || shm_lane_reserve(&up, &slot))
             return 4; /* its host has ended, or takes no more */
         memcpy(slot, &trade, sizeof trade);
         shm_lane_commit(&up, n <= count ? sizeof trade : 0, 0);

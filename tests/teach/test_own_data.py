@@ -173,6 +173,12 @@ class CSends(TeachTest):
         self.finish(self.client("--source", self.file("trades", trade * 50), "--quiet"))
         self.assertEqual(self.finish_receiver(receiver), (50, 50 * 9, 7))
 
+    def test_a_host_that_does_not_receive(self) -> None:
+        publisher = self.publisher()
+        out, err = self.finish(self.program(DRIVER, 1), 3)
+        self.one_line(err, "driver: the host does not receive")
+        self.interrupt(publisher)
+
     def test_no_host(self) -> None:
         out, err = self.finish(self.program(DRIVER, 1), 3)
         self.one_line(err, "driver: no host: there is no such segment")

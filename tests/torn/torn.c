@@ -10,7 +10,7 @@
  * in one piece was seen as zero; or when the run has proved nothing, because neither happened to
  * the others. 2: usage. 3: no host.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>

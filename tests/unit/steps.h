@@ -8,7 +8,7 @@
  */
 #ifndef STEPS_H
 #define STEPS_H
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 
 #include <setjmp.h>
 #include <stdatomic.h>

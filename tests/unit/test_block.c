@@ -4,7 +4,7 @@
  * sleep. Each must have slept, and must have found messages awake, both often, or the run has
  * proved nothing: so the producer goes on until that is so, however this machine schedules them.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>

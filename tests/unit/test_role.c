@@ -2,7 +2,7 @@
  * src/role.c: real locks between real processes, in both forms: of the object, and of the lock file
  * that stands in for it where shared memory objects take no locks.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "shm_segment.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
  * src/segment.c against a host that this test plays: real objects and locks, a clock that is made
  * up where the host's health is watched, and a hook before each load and copy of shared memory.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -361,6 +361,7 @@ static void stalls(void)
     CHECK(health_after(100) == SHM_STALLED);
     atomic_store(&status->heartbeat_ns, now_ns);
     CHECK(health_after(1) == SHM_OK && client.host == SHM_OK); /* goes on when the host does */
+    CHECK(client.why[0] == '\0');
     for (int look = 1; look < 5; look++)
         CHECK(health_after(60000) == SHM_OK); /* we were stopped: 200 ms each */
     CHECK(health_after(60000) == SHM_STALLED && !client.foreign_clock);

@@ -4,7 +4,7 @@
  *
  * Built twice, the second time with SHM_NO_FUTEX.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #define shm_clock_now_ns the_real_clock
 #include "shm_clock.h"
 #undef shm_clock_now_ns
@@ -34,7 +34,7 @@ static struct {
     bool published;
     unsigned laps_in_turn; /* laps, and nothing there, in turns */
     unsigned laps;         /* messages still to be overwritten before they are read */
-    bool dropped, pending, damaged;
+    bool dropped, pending, damaged, full;
     enum shm_result host; /* from end_ns on */
     uint64_t end_ns;
     bool last_words; /* the last message comes with that end */
@@ -126,6 +126,13 @@ bool shm_lane_dropped(const struct shm_lane *of)
     return of == &its_lane && world.dropped;
 }
 
+bool shm_lane_writable(struct shm_lane *of)
+{
+    CHECK(of == &its_lane);
+    pass_to(world.now_ns + ONE_NS);
+    return !world.full;
+}
+
 bool shm_lane_sleep(struct shm_lane *of, uint64_t ns)
 {
     CHECK(of == &its_lane && ns <= SHM_SLEEP_NS + (SHM_HAS_FUTEX ? 0 : 100ull * MS));
@@ -150,6 +157,7 @@ bool shm_lane_sleep(struct shm_lane *of, uint64_t ns)
 enum shm_result shm_segment_host(struct shm_segment *of, uint64_t now_ns)
 {
     CHECK(of == &its_segment && now_ns == world.now_ns);
+    of->still.checked_ns = now_ns;
     if (now_ns < world.end_ns)
         return SHM_OK;
     world.published |= world.last_words;
@@ -920,6 +928,27 @@ static void waits_for_something_else(void)
     CHECK(memcmp(&before, &w, sizeof w) == 0); /* it teaches nothing */
 }
 
+static void waits_for_room(void)
+{
+    enum shm_result end = SHM_OK;
+    unsigned sent = 0;
+
+    start(SHM_WAIT_ADAPTIVE);
+    its_segment.still.checked_ns = world.now_ns;
+    world.host = SHM_DIED;
+    world.end_ns = world.now_ns + 500 * MS;
+    for (; end == SHM_OK && sent < 1000; sent++) { /* always room, and its host dies */
+        pass_to(world.now_ns + 5 * MS);
+        end = shm_wait_room(&its_lane, 1 * S);
+    }
+    CHECK(end == SHM_DIED && sent >= 100 && sent <= 121 && world.idles <= 7);
+    start(SHM_WAIT_ADAPTIVE);
+    its_segment.still.checked_ns = world.now_ns;
+    world.full = true;
+    CHECK(shm_wait_room(&its_lane, 1 * S) == SHM_TIMEOUT && world.naps > 0);
+    world.full = false;
+}
+
 int main(void)
 {
     unit_begin();
@@ -944,5 +973,6 @@ int main(void)
     laps();
     other_ends();
     waits_for_something_else();
+    waits_for_room();
     return unit_end();
 }

@@ -9,8 +9,8 @@ One file, standard library only: copy it. The C half is include/ and src/*.c bes
             use(message.payload); reader.confirm(message)
 
 Reads top to bottom: layout, schema, name, clock, kernel, roles, lane, Segment, Reader. Nothing here
-prints, ends the process or changes it. Errors are of one class, Error. A Segment or Reader may be
-used by one thread at a time.
+prints, ends the process or changes it. Errors are of one class, Error; a value of the wrong type
+may be Python's TypeError. A Segment or Reader may be used by one thread at a time.
 """
 import atexit
 import ctypes
@@ -632,9 +632,10 @@ class Segment(AbstractContextManager):
     receive waits, "spin" or "block". idle: called at each check of every wait; its exceptions end
     the wait. Errors: usage, in_use, refused, system; later gone, damaged.
 
-    send(data, due_ns=0): copies any bytes-like data into the next slot and publishes it.
-    reserve(): the next slot's payload, a memoryview; the same one until commit. commit(length,
-    due_ns=0): publishes it, not before due_ns. warm(): runs the code of a send without its effect,
+    send(data, due_ns=0): copies any bytes-like data into the next slot and publishes it; not before
+    due_ns, a time of clock() that it sleeps until. reserve(): the next slot's payload, a
+    memoryview; the same one until commit. commit(length, due_ns=0): publishes it like send; do not
+    send in between. warm(): runs the code of a send without its effect,
     for a loop that polls for data. receive(timeout=1.0): the next Message of the up lane, the same
     one until release; None after timeout. release(message): frees it; True if it was whole."""
 
@@ -808,6 +809,10 @@ class Segment(AbstractContextManager):
         self._end_verbs()
         self._shm.close()
         segments.discard(self)
+        summary = memoryview(bytes(self._down.memory[:HEADER_SIZE]))  # instead of the map
+        for lane in (self._down, self._up):
+            lane.memory, lane.words, lane.ints = summary, summary.cast("L"), summary.cast("I")
+        self._words, self._ints = self._down.words, self._down.ints
 
     def __exit__(self, *_exception) -> None:
         self.close()
@@ -963,12 +968,13 @@ os.register_at_fork(after_in_child=forget_all)
 
 class Reader(AbstractContextManager):
     """Reads a lane of a running segment; nobody waits for it, and it writes nothing. A context
-    manager, and an iterator over messages that ends when the host closes.
+    manager, and an iterable of messages that ends when the host closes.
 
-    timeout: seconds to wait for a host, and for each message when iterating. schema: refuse a
-    segment with another one. newest: pass over all but the newest message. lost: how many messages
-    were overwritten before they were read; skipped: how many were passed over. Errors: usage,
-    absent, refused, system; died, damaged; silent when iterating."""
+    timeout: seconds to wait for a host, and for each message when iterating; float("inf"): for
+    ever. schema: refuse a segment with another one. newest: pass over all but the newest message.
+    lost: how many messages were overwritten before they were read; skipped: how many were passed
+    over; closed: the host has closed, and all was read. Errors: usage, absent, refused, system;
+    died, damaged; silent when iterating."""
     _roles: Optional[Roles] = None  # None: closed
 
     def __init__(self, name: str = "/shmprueba", timeout: float = 5.0,
@@ -1048,8 +1054,7 @@ class Reader(AbstractContextManager):
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         """The next message, in its slot; None after timeout, or once the host has closed and all
         was read (self.closed). Naps: to raise wish it would need an atomic maximum."""
-        if not self._roles:
-            raise Error("usage", "this reader is closed")
+        self._check_open()
         words, lane, fence = self._words, self._lane, self._lane.fence
         patience, ended, over = None, False, False
         while True:
@@ -1088,25 +1093,34 @@ class Reader(AbstractContextManager):
                 time.sleep(min(max(50e-6, patience.ns * .0625e-9), 1e-3))
 
     def confirm(self, message: Message) -> bool:
-        """Was it whole until now? If not, it counts as lost."""
+        """Was it whole until now? If not, it counts as lost: call it once for each message."""
+        self._check_open()
         good = self._lane.is_whole(message, self._lane.slot(message.n))
         self.lost += not good
         return good
 
     def __iter__(self) -> Iterator[Message]:
         while True:
+            self._check_open()
+            beat = self._words[BEAT_WORD]
             message = self.receive(self.timeout)
             if message:
                 yield message
             elif self.closed:
                 return
+            elif beat == self._words[BEAT_WORD] and self.timeout >= 1:
+                raise Error("silent", "its host is stalled; continue or restart it")
             else:
                 raise Error("silent", f"its host lives, but sent nothing for {self.timeout:g} s")
+
+    def _check_open(self) -> None:
+        if not self._roles:
+            raise Error("usage", "this reader is closed")
 
     def close(self) -> None:
         if self._roles:
             self._roles.close()
-        self._roles = None
+        self._roles = self._lane = self._words = self._ints = None
 
     def __exit__(self, *_exception) -> None:
         self.close()

@@ -892,6 +892,25 @@ class Ends(LibraryTest):
         with Reader(self.name):
             self.assertTrue(self.segment_exists())
 
+    def test_what_is_closed_holds_nothing(self) -> None:
+        """No memory and no descriptor, though the object is still there, as in a list of them."""
+        def held() -> Tuple[int, int]:
+            with open("/proc/self/maps") as maps:
+                return maps.read().count("/" + self.name), len(os.listdir("/proc/self/fd"))
+        with Segment(self.name):
+            pass  # the resource tracker's pipe
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = held()
+        with Segment(self.name, receive=True) as segment, Reader(self.name) as reader:
+            segment.send(b"x")
+            self.assertTrue(reader.confirm(reader.receive(0)))
+            self.assertGreater(held(), before)
+        self.assertEqual(held(), before)
+        self.assertEqual((segment.published, segment.attached, segment.consumer), (1, 0, None))
+        self.fails("usage", "closed", reader.confirm, None)
+
     def test_descriptors_are_given_back(self) -> None:
         def count() -> int:
             return len(os.listdir("/proc/self/fd"))
@@ -1087,6 +1106,19 @@ class Reading(LibraryTest):
                 found.append(message.n)
         self.assertEqual((died.exception.kind, found, reader.closed), ("died", [1, 2], False))
         self.fails("absent", "has ended, or died and left it", Reader, self.name, timeout=0)
+
+    def test_silent_or_stalled(self) -> None:
+        """Its heartbeat tells which."""
+        segment = self.segment()
+        for heart, words in (("beats", "its host lives, but sent nothing for 2 s"),
+                             ("stands still", "its host is stalled")):
+            def sleep(_seconds: float) -> None:
+                now[0] += 20 * MS
+                if heart == "beats":
+                    segment.care()
+            now = self.made_up_clock()
+            with mock.patch.object(shmprueba.time, "sleep", sleep):
+                self.fails("silent", words, next, iter(self.reader(timeout=2.0)))
 
     def test_what_is_published_just_before_the_end(self) -> None:
         """After the last look at head, before the look at the state: it is read all the same."""

@@ -635,9 +635,9 @@ class Segment(AbstractContextManager):
     send(data, due_ns=0): copies any bytes-like data into the next slot and publishes it; not before
     due_ns, a time of clock() that it sleeps until. reserve(): the next slot's payload, a
     memoryview; the same one until commit. commit(length, due_ns=0): publishes it like send; do not
-    send in between. warm(): runs the code of a send without its effect,
-    for a loop that polls for data. receive(timeout=1.0): the next Message of the up lane, the same
-    one until release; None after timeout. release(message): frees it; True if it was whole."""
+    send in between. warm(): runs the code of a send without its effect, for a loop that polls for
+    data. receive(timeout=1.0): the next Message of the up lane, the same one until release; None
+    after timeout. release(message): frees it; True if it was whole."""
 
     def __init__(self, name: str = "/shmprueba", size: int = 64, slots: Optional[int] = None,
                  schema: Union[str, type] = "", crc: bool = False, receive: bool = False,

@@ -73,7 +73,7 @@ def put(text: str, stream, must: bool = True) -> None:
 
 
 def one_line(text: str) -> str:
-    """Whatever was typed: without the control characters."""
+    """Replaces control characters: what a user typed may have some."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
@@ -255,8 +255,9 @@ class Host:
 def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True) -> None:
     """Publishes --count messages: generated ones, or those of a source, until it ends. A source
     without --rate is for one consumer, which must take all of it. With --size each message but the
-    last has that size; without, what a pipe has is not held back."""
+    last has that size; without it, each read of a pipe is published at once."""
     options, segment, n, taken, burst = host.options, host.segment, 0, 0, 1
+    waited, ended = 0, False  # ns that the last message waited for its bytes; the source has ended
     consumer: Optional[Consumer] = None
     if host.serves:
         consumer = host.wait_for(host.settled, "cliente_c --lossless", "nothing was taken")
@@ -283,12 +284,18 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
             check()  # a quiet source must not stop the heartbeat
 
     def read(view: memoryview, _n: int) -> int:
+        nonlocal waited, ended
+        waited = 0
         more = source.readinto(view)
         length = more or 0  # None: not blocking, and another process read it first
-        while more is None or (more and options.exact and length < options.size):
-            wait_for_data()
-            more = source.readinto(view[length:])
-            length += more or 0
+        with suppress(Ended):  # then what has been read is the last message
+            while more is None or (more and options.exact and length < options.size):
+                begin = clock()
+                wait_for_data()
+                waited += clock() - begin
+                more = source.readinto(view[length:])
+                length += more or 0
+        ended = more == 0
         if not length:
             raise Ended
         host.bytes += length
@@ -298,11 +305,11 @@ def publish(host: Host, source: Optional[BinaryIO] = None, regular: bool = True)
     publish_one = host.publisher(fill, not source)
     reserve, commit = segment.reserve, segment.commit
     with suppress(Ended):
-        while n < options.count:
+        while n < options.count and not ended:
             wait_for_data()
             n += 1
             begin, end = publish_one(n)
-            host.publish_ns.record(end - begin)
+            host.publish_ns.record(end - begin - waited)
             if regular and not options.rate:  # time one message, then publish for 1 ms untimed
                 begin = clock()
                 for n in range(n + 1, min(n + burst, options.count) + 1):
@@ -513,7 +520,7 @@ def parse_options(arguments: List[str]) -> argparse.Namespace:
     add, flag = parser.add_argument, {"action": "store_true"}
     add("--name", metavar="NAME", default="/shmprueba", help="of the segment (/shmprueba)")
     add("--rate", help="messages a second; 0: no pause (1000)", **number("HZ", float, 0, 1e9))
-    add("--size", help="payload of a message (64); --input then fills each one",
+    add("--size", help="payload of a message (64); if given, --input fills each",
         **number("BYTES", int, 1, 1 << 30))
     add("--slots", help="messages a lane holds, a power of two (by size)",
         **number("N", int, 2, 65536))

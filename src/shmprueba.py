@@ -60,7 +60,7 @@ class Error(Exception):
 MAGIC, VERSION, HEADER_SIZE, SLOT_HEAD, BLOCK = b"SHMPRUEB", 2, 4096, 32, 128
 STATUS_AT, LANES_AT, FLAG_CRC = 4 * BLOCK, 5 * BLOCK, 1  # byte offsets
 STARTING, LIVE, CLOSED = 0, 1, 2
-POWERS = [1 << bit for bit in range(1, 17)]  # of two: how many slots a lane may have
+SLOT_COUNTS = [1 << bit for bit in range(1, 17)]  # those that a lane may have
 DOWN, UP = 0, 1
 POSITION = (1 << 48) - 1  # mask of a place's position; the epoch is above it
 CLAIMING = POSITION       # the position of a consumer that is just claiming
@@ -154,7 +154,7 @@ def gap(size: int) -> List[str]:
 def normalise_name(name: str, system: str = sys.platform) -> str:
     """The name with exactly one leading slash; Error("usage") says what is wrong with it."""
     if not isinstance(name, str):
-        raise Error("usage", f"segment name {name!r} is no text")
+        raise Error("usage", f"segment name {name!r} is not a string")
     bare = name[1:] if name.startswith("/") else name
     odd = re.search("[^ -~]|[/:]", bare)  # the error names the first one
     for wrong, why in (
@@ -334,7 +334,7 @@ class Consumer(NamedTuple):
 
 class Message:
     """payload: a memoryview of the slot. Trust it only once release or confirm returned True."""
-    __slots__ = ("n", "timestamp_ns", "due_ns", "payload")  # no __init__: it takes as long again
+    __slots__ = ("n", "timestamp_ns", "due_ns", "length", "payload")  # __init__ would take long
 
 
 class Lane:
@@ -372,14 +372,14 @@ class Lane:
             return None
         message, at = Message(), 8 * slot + SLOT_HEAD
         message.n, message.timestamp_ns, message.due_ns = n, words[slot + 1], words[slot + 2]
-        message.payload = self.memory[at:at + length]
+        message.length, message.payload = length, self.memory[at:at + length]
         return message
 
     def is_whole(self, message: Message, slot: int) -> bool:
         """Was the payload whole until now? Call it after the payload was used."""
         good, at = True, 8 * slot + SLOT_HEAD
-        if self.crc:  # not from message.payload: its user may have released that view
-            payload = self.memory[at:at + min(self.ints[2 * slot + 6], self.capacity)]
+        if self.crc:  # message.payload may be released
+            payload = self.memory[at:at + message.length]
             good = zlib.crc32(payload, message.n & 0xffffffff) == self.ints[2 * slot + 7]
         if WEAK:
             self.fence()                          # SYNC R4: pairs with F1; also for the place store
@@ -590,22 +590,23 @@ def read_object(fd: int, at: int, size: int) -> bytes:
 
 def read_header(fd: int) -> Tuple[int, bytes]:
     """(state, header), with zeros after the object's end."""
-    state = int.from_bytes(read_object(fd, STATUS_AT, 4), sys.byteorder)
     # The state first: a host may go LIVE in between.
+    state = int.from_bytes(read_object(fd, STATUS_AT, 4), sys.byteorder)
     return state, read_object(fd, 0, STATUS_AT).ljust(STATUS_AT, b"\0")
 
 
 def is_blank(fd: int) -> bool:
-    """Has it only zeros, as a host leaves it that dies before it writes the header?"""
-    at, size = 0, os.fstat(fd).st_size
-    with suppress(OSError):  # ENXIO: there are only holes from here on
-        while at < size:
-            at = os.lseek(fd, at, os.SEEK_DATA) if LINUX else at
-            piece = read_object(fd, at, 1 << 20)
-            if piece != bytes(len(piece)):
-                return False
-            at += 1 << 20
-    return True
+    """Does it hold only zeros? A host that dies before it writes the header leaves it so. Where a
+    system cannot skip holes (macOS), only the first bytes count: to read a hole would fill it."""
+    at, piece = 0, read_object(fd, 0, HEADER_SIZE)
+    while piece == bytes(len(piece)):
+        at += len(piece)
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: no data from here on
+            return True
+        piece = read_object(fd, at, 1 << 20)
+    return False
 
 
 def is_named(name: str, fd: int) -> bool:
@@ -648,18 +649,18 @@ class Segment(AbstractContextManager):
             timeout_ns = stall_timeout * 1e9
         except TypeError:
             raise Error("usage", f"size {size!r}, slots {slots!r}, stall_timeout {stall_timeout!r}:"
-                        " give whole numbers, and seconds")
+                        " give two whole numbers, and seconds")
         text = schema_text(schema)
         if slots is None:
             slots = max(4, min(1024, 1 << ((8 << 20) // max(size, 1) | 1).bit_length() - 1))
         for wrong, why in (
                 (not 1 <= size <= 1 << 30, f"size {size}: 1 to {1 << 30} bytes"),
-                (slots not in POWERS, f"slots {slots}: a power of two from 2 to 65536"),
+                (slots not in SLOT_COUNTS, f"slots {slots}: a power of two from 2 to 65536"),
                 (schema_size(text) > size,
                  f"size {size}: the schema has {schema_size(text)} bytes"),
                 (not timeout_ns > 0, f"stall_timeout {stall_timeout}: more than 0 seconds"),
                 (wait not in ("spin", "block"), f"wait {wait!r}: spin or block"),
-                (not callable(idle or print), f"idle {idle!r}: a function")):
+                (idle is not None and not callable(idle), f"idle {idle!r}: a function")):
             if wrong:
                 raise Error("usage", why)
         self.name, self.capacity, self.slot_count = normalise_name(name), size, slots
@@ -697,7 +698,7 @@ class Segment(AbstractContextManager):
         raise Error("usage", "make it Segment(..., receive=True) to receive")
 
     def release(self, message: Message) -> bool:
-        return bool(self.receive())  # the same error
+        raise Error("usage", "make it Segment(..., receive=True) to receive")
 
     # -- begin and end
 
@@ -809,9 +810,10 @@ class Segment(AbstractContextManager):
         self._end_verbs()
         self._shm.close()
         segments.discard(self)
-        summary = memoryview(bytes(self._down.memory[:HEADER_SIZE]))  # instead of the map
-        for lane in (self._down, self._up):
-            lane.memory, lane.words, lane.ints = summary, summary.cast("L"), summary.cast("I")
+        # Keep what a summary shows, and no longer the map.
+        header = memoryview(bytearray(self._down.memory[:HEADER_SIZE]))
+        layout = Header.from_buffer(header)
+        self._down, self._up = (Lane(header, layout, index) for index in (DOWN, UP))
         self._words, self._ints = self._down.words, self._down.ints
 
     def __exit__(self, *_exception) -> None:
@@ -951,7 +953,8 @@ segments: Set[Segment] = set()  # all that are open
 def close_all() -> None:
     """Leaves no segment behind, where a script ends without close."""
     for segment in list(segments):
-        segment.close()
+        with suppress(Error, OSError):
+            segment.close()
 
 
 def forget_all() -> None:
@@ -1026,7 +1029,7 @@ class Reader(AbstractContextManager):
         schema, sound = h.schema.decode("latin-1"), starting
         with suppress(Error):
             schema_size(schema)
-            sound |= (state <= CLOSED and h.header_size == HEADER_SIZE and h.slot_count in POWERS
+            sound |= (state <= CLOSED and h.header_size == HEADER_SIZE and h.slot_count in SLOT_COUNTS
                       and not h.slot_stride % BLOCK
                       and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
                       and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride <= size
@@ -1126,4 +1129,5 @@ class Reader(AbstractContextManager):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if not LOCK_FILE:  # else it could change the table of files in the middle of of_file
+            self.close()

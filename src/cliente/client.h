@@ -27,7 +27,7 @@ enum exit_code {
 };
 
 /* histogram.c: durations in constant memory, in log-linear buckets as in HdrHistogram: exact below
- * 128 ns, then 128 steps an octave (0.8 %); min, max and mean are exact. Begin with zeros. */
+ * 128 ns, then 128 steps an octave, so percentiles are up to 0.8 % high. Begin with zeros. */
 #define HISTOGRAM_STEP_BITS 7
 #define HISTOGRAM_STEPS     (1u << HISTOGRAM_STEP_BITS)
 #define HISTOGRAM_BUCKETS   ((64 - HISTOGRAM_STEP_BITS + 1) * HISTOGRAM_STEPS)
@@ -112,8 +112,7 @@ struct transfer {
     uint64_t unread; /* --source: messages that the host had not taken at the last check */
 };
 
-/* The figures of a run, over all its hosts; its lane counts the rest. The timed part lasts from
- * begin_ns to end_ns. */
+/* The figures of a run (begin_ns to end_ns), over all its hosts; its lane counts the rest. */
 struct figures {
     uint64_t messages, bytes, crc_errors, verify_errors, reconnects;
     uint64_t began;     /* head when it began */

@@ -239,7 +239,7 @@ static void take_signals(void)
 
 int main(int argc, char **argv)
 {
-    static struct client c = {.next_live_ns = UINT64_MAX}; /* static: the histograms are large */
+    static struct client c; /* static: the histograms are large, and begin as zeros */
     const bool no_stdout = fcntl(STDOUT_FILENO, F_GETFD) < 0;
 
     /* The segment must not get the number of a closed standard descriptor. /dev/null takes it,
@@ -250,6 +250,7 @@ int main(int argc, char **argv)
     take_signals();
     shm_timer_slack();
     c.text = stdout;
+    c.next_live_ns = UINT64_MAX;
     if (options_parse(&c, argc, argv)) {
         if (no_stdout && (c.text == stderr || c.options.json || !c.options.quiet))
             client_say(&c, EXIT_SYSTEM, "standard output is closed; give --quiet, or open it");

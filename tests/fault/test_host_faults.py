@@ -11,7 +11,7 @@ import time
 import unittest
 from typing import List
 
-from faults import AS_ROOT, CLIENT, HOST, SLOTS, UP, FaultTest, can_unshare, require
+from faults import AS_ROOT, CLIENT, HOST, ROOT, SLOTS, UP, FaultTest, can_unshare, require
 
 
 class Killed(FaultTest):
@@ -229,6 +229,18 @@ class Names(FaultTest):
             self.one_line(err, self.name, "refused")
             with open(f"/dev/shm/{self.name}", "rb") as other:
                 self.assertEqual(other.read().strip(b"\0"), b"hello")
+
+    def test_what_cannot_be_searched(self) -> None:
+        """another program's object, on a system that cannot skip holes | exit 5, it is left alone"""
+        for size, code in ((5000, 5), (0, 0)):
+            with open(f"/dev/shm/{self.name}", "wb") as other:
+                other.write(b"something else"[:size].ljust(size, b"\1"))
+            script = ("import os, sys; sys.path.insert(0, sys.argv[1])\n"
+                      "def lseek(*_): raise OSError(22, 'no SEEK_DATA')\n"
+                      "os.lseek = lseek\nimport host; sys.exit(host.main(sys.argv[2:]))")
+            self.finish(self.start([HOST[0], "-c", script, ROOT, "--name", self.name, "--count",
+                                    "1", "--quiet"]), code)
+            self.assertEqual(self.segment_exists(), code == 5)
 
     def test_large(self) -> None:
         """the name is a blank object of 200 TB | client: exit 3; host: replaces it, says so"""

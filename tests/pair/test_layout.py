@@ -63,7 +63,7 @@ class Layout(unittest.TestCase):
         for words in ("/dev/shm/NAME", f"{sys.byteorder} endian", "0 starting, 1 live, 2 closed",
                       "bit 0: every message has a CRC-32", "2n-1: message n is being written",
                       "zlib.crc32(payload, n & 0xffffffff)", "NAME:[COUNT]TYPE",
-                      shmprueba.MAGIC.decode(), "0 host, 1 consumer"):
+                      shmprueba.MAGIC.decode(), "F_OFD_SETLK"):
             self.assertIn(words, self.facts)
         self.assertLessEqual(max(map(len, self.text.splitlines())), 80)
         self.assertRegex(self.facts, rf"version +{shmprueba.VERSION}\b")

@@ -732,6 +732,20 @@ class Receiving(LibraryTest):
                 self.assertTrue(done(message))
         self.fails("usage", "receive returned last", segment.release, segment.receive(0))
 
+    def test_a_length_that_comes_late(self) -> None:
+        """The CRC is of the payload as its user saw it. Machines whose order is not proved have it
+        for this: 5 bytes were read, and then the real length, 11, becomes visible."""
+        segment = self.segment(crc=True)
+        reader = self.reader()
+        segment.send(b"hello world")
+        at = 4 * (2 * segment._down.slot(1) + 6)
+        self.poke(at, (5).to_bytes(4, sys.byteorder))
+        message = reader.receive(0)
+        self.assertEqual(bytes(message.payload), b"hello")
+        self.poke(at, (11).to_bytes(4, sys.byteorder))
+        self.assertFalse(reader.confirm(message))
+        self.assertTrue(reader.confirm(segment._down.message(1, segment._down.slot(1))))
+
     def test_without_receive_nobody_receives(self) -> None:
         segment = self.segment()
         self.fails("usage", r"receive=True", segment.receive)
@@ -909,6 +923,7 @@ class Ends(LibraryTest):
             self.assertGreater(held(), before)
         self.assertEqual(held(), before)
         self.assertEqual((segment.published, segment.attached, segment.consumer), (1, 0, None))
+        segment.drop("is dropped")  # there is nobody: no error
         self.fails("usage", "closed", reader.confirm, None)
 
     def test_descriptors_are_given_back(self) -> None:

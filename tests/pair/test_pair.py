@@ -9,7 +9,7 @@ import sys
 import termios
 import time
 import unittest
-from typing import List
+from typing import Callable, List
 
 from support import CLIENT, HOST, SESSION, SLOTS, UP, WEAK_HOST, PairTest, require
 import shmprueba
@@ -280,30 +280,56 @@ class Copies(PairTest):
         host.terminate()
         self.finish(host)
 
-    def test_a_pipe_that_pauses_cuts_no_message(self) -> None:
-        """With --size each message but the last has that size, however the pipe is written."""
-        waiting = bytearray(4)
+    def pieces(self, stdin, writes: List[bytes], end: Callable, *options: object) -> List[bytes]:
+        """What the messages are if a host of --size 100 has read each of these before the next."""
+        host = self.host("--input", "-", "--size", 100, "--json", *options, stdin=stdin, text=False,
+                         bufsize=0)
+        file, waiting = host.stdin or self.terminal, bytearray(4)
+        self.wait_live()
 
         def is_empty() -> bool:
-            fcntl.ioctl(host.stdin, termios.FIONREAD, waiting)
+            fcntl.ioctl(host.stdin or stdin, termios.FIONREAD, waiting)
             return not any(waiting)
-        for rate in ([], ["--rate", 1e6]):
-            host = self.host("--input", "-", "--size", 100, "--quiet", *rate,
-                             stdin=subprocess.PIPE, text=False, bufsize=0)
-            self.wait_live()
-            with shmprueba.Reader(self.name, timeout=60) as reader:
-                client = self.client("--lossless", "--quiet", "--count", 0)
-                self.wait_attached()
-                for piece in (b"a" * 42, b"b" * 58, b"c" * 192, b"d" * 8, b"e" * 7):
-                    host.stdin.write(piece)
-                    self.until(is_empty, "the host has read it")
-                host.stdin.close()
-                host.stdin = None
-                self.finish(host)
-                self.finish(client)
-                found = [bytes(message.payload) for message in reader]
-            self.assertEqual(found, [b"a" * 42 + b"b" * 58, b"c" * 100, b"c" * 92 + b"d" * 8,
-                                     b"e" * 7])
+        with shmprueba.Reader(self.name, timeout=60) as reader:
+            client = self.client("--lossless", "--quiet", "--count", 0)
+            self.wait_attached()
+            for piece in writes:
+                os.write(file.fileno(), piece)
+                self.until(is_empty, "the host has read it")
+            end(host)
+            host.stdin = None
+            out, _ = self.finish(host)
+            self.assertEqual(json.loads(out)["bytes"], sum(map(len, writes)))
+            self.finish(client)
+            return [bytes(message.payload) for message in reader]
+
+    def test_a_pipe_that_pauses_cuts_no_message(self) -> None:
+        """With --size each message but the last has that size, however the pipe is written."""
+        for options in ([], ["--rate", 1e6]):
+            self.assertEqual(
+                self.pieces(subprocess.PIPE, [b"a" * 42, b"b" * 58, b"c" * 192, b"d" * 8, b"e" * 7],
+                            lambda host: host.stdin.close(), *options),
+                [b"a" * 42 + b"b" * 58, b"c" * 100, b"c" * 92 + b"d" * 8, b"e" * 7])
+
+    def test_ctrl_c_inside_a_message(self) -> None:
+        """What has been read is published."""
+        def end(host) -> None:
+            host.send_signal(signal.SIGINT)
+            host.wait()
+            host.stdin.close()
+        self.assertEqual(self.pieces(subprocess.PIPE, [b"a" * 150], end), [b"a" * 100, b"a" * 50])
+
+    def test_an_end_of_file_inside_a_message(self) -> None:
+        """Of a terminal, whose next read would wait again."""
+        master, slave = os.openpty()
+        self.terminal = open(master, "wb", buffering=0)
+        self.addCleanup(self.terminal.close)
+
+        def end(_host) -> None:
+            os.close(slave)
+            os.write(master, b"\4")
+        self.assertEqual(self.pieces(slave, [b"a" * 41 + b"\n"], end, "--rate", 1e6),
+                         [b"a" * 41 + b"\n"])
 
     def test_live_stream_is_not_held_back(self) -> None:
         """Without --size."""

@@ -7,7 +7,7 @@ import sys
 from multiprocessing import shared_memory
 
 shm = shared_memory.SharedMemory(create=True, size=4096)
-words = shm.buf.cast("Q")
+words = shm.buf.cast("L")
 words[0] = words[1] = n = 1
 reader = subprocess.Popen([sys.argv[1], "--counters", "/" + shm.name.lstrip("/")])
 try:

@@ -1029,8 +1029,8 @@ class Reader(AbstractContextManager):
         schema, sound = h.schema.decode("latin-1"), starting
         with suppress(Error):
             schema_size(schema)
-            sound |= (state <= CLOSED and h.header_size == HEADER_SIZE and h.slot_count in SLOT_COUNTS
-                      and not h.slot_stride % BLOCK
+            sound |= (state <= CLOSED and h.header_size == HEADER_SIZE
+                      and h.slot_count in SLOT_COUNTS and not h.slot_stride % BLOCK
                       and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
                       and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride <= size
                       and not h.flags & ~FLAG_CRC and h.session > 0 and not h.zero

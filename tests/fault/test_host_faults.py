@@ -231,7 +231,7 @@ class Names(FaultTest):
                 self.assertEqual(other.read().strip(b"\0"), b"hello")
 
     def test_what_cannot_be_searched(self) -> None:
-        """another program's object, on a system that cannot skip holes | exit 5, it is left alone"""
+        """another program's object, where holes cannot be skipped | exit 5, it is left alone"""
         for size, code in ((5000, 5), (0, 0)):
             with open(f"/dev/shm/{self.name}", "wb") as other:
                 other.write(b"something else"[:size].ljust(size, b"\1"))

@@ -4,7 +4,7 @@
  *
  * Built twice, the second time with SHM_NO_FUTEX.
  */
-#define _GNU_SOURCE 1
+#define _GNU_SOURCE      1
 #define shm_clock_now_ns the_real_clock
 #include "shm_clock.h"
 #undef shm_clock_now_ns

@@ -142,7 +142,7 @@ bool options_parse(struct client *c, int argc, char **argv)
         refuse(c, "--reconnect: does not go with --echo");
     if (given['f'] && !o->output)
         refuse(c, "--format: tells how --output writes; give --output FILE, or '-'");
-    if (o->path != NULL && *o->path == '\0')
+    if ((o->output || o->source) && *o->path == '\0')
         refuse(c, "--output, --source: the name of FILE is empty");
     if (o->output && strcmp(o->path, "-") == 0)
         c->text = stderr;

@@ -75,23 +75,23 @@ class Shapes(FaultTest):
 class Hostile(FaultTest):
     def test_flip(self) -> None:
         """length, seq, head (back, by 2^63), times, place flipped for 10 s | exit 0, 5 or 6"""
-        host = self.hostile("flip", 10)
         modes: List[List[object]] = [["-v"], ["-l", "-v"], ["-o", self.path("a")], ["-w", "spin"],
                                      ["-l", "-o", self.path("b")], ["-w", "block"],
                                      ["-l", "-w", "block", "-v"]]
         codes: List[int] = []
-        while host.poll() is None and self.segment_exists():
-            for mode in modes:
-                client = self.client("-t", 2, "-n", 2000, *mode)
-                _, err = self.finish(client, None)
-                if host.poll() is not None:
-                    break  # it had ended under, or before this one
-                self.assertIn(client.returncode, (0, 5, 6), f"{mode}\n{err}")
-                if err:
-                    self.last_line(err)
-                codes.append(client.returncode)
-        self.finish(host)
-        self.assertTrue(5 in codes and 6 in codes, f"no contention: {codes}")
+        while not {5, 6} <= set(codes):  # without contention nothing is proved: once more
+            host = self.hostile("flip", 10)
+            while host.poll() is None and self.segment_exists():
+                for mode in modes:
+                    client = self.client("-t", 2, "-n", 2000, *mode)
+                    _, err = self.finish(client, None)
+                    if host.poll() is not None:
+                        break  # it had ended under, or before this one
+                    self.assertIn(client.returncode, (0, 5, 6), f"{mode}\n{err}")
+                    if err:
+                        self.last_line(err)
+                    codes.append(client.returncode)
+            self.finish(host)
         self.happened = ", ".join(f"{codes.count(c)} times exit {c}" for c in sorted(set(codes)))
 
     def test_odd(self) -> None:

@@ -672,27 +672,10 @@ class Segment(AbstractContextManager):
         self.stalls = self.dropped = self.missed_wakeups = 0
         self.next_care = self._next_name = 0  # times
         self._lateness = 60_000
-        self._create()
-        header = Header(
+        self._create(Header(
             version=VERSION, header_size=HEADER_SIZE, total_size=self.total, slot_count=slots,
             slot_stride=stride, payload_capacity=size, flags=FLAG_CRC if self.crc else 0,
-            session=self.session, host_pid=os.getpid(), schema=text.encode())
-        memory = memoryview(self._shm.buf)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        self._down, self._up = (Lane(memory, header, index) for index in (DOWN, UP))
-        self._words, self._ints = self._down.words, self._down.ints
-        self._words[0] = int.from_bytes(MAGIC, sys.byteorder)  # one store: whole, or not there
-        memory[8:STATUS_AT] = bytes(header)[8:]
-        self.send, self.reserve, self.commit, self.warm = make_sender(self, self._down)
-        if receive:
-            self.receive, self.release = make_receiver(self, self._up)
-            self._roles.take(RECEIVER)
-            self._ints[self._up.pid] = os.getpid()
-            self._words[self._up.place] = 1 << 48  # epoch 1
-        segments.add(self)
-        self._beat(clock())
-        self._down.fence()  # make the header visible before LIVE
-        self._ints[STATE_INT] = LIVE
+            session=self.session, host_pid=os.getpid(), schema=text.encode()), receive)
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         raise Error("usage", "make it Segment(..., receive=True) to receive")
@@ -702,7 +685,7 @@ class Segment(AbstractContextManager):
 
     # -- begin and end
 
-    def _create(self) -> None:
+    def _create(self, header: Header, receive: bool) -> None:
         # The resource tracker starts here, and changes our mask. It must inherit SIGHUP blocked: a
         # terminal that hangs up would end it before us, and our next write to it would fail.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -718,6 +701,7 @@ class Segment(AbstractContextManager):
                 raise Error("in_use", IN_USE.format("it begins at the same moment"))
             if LINUX:  # SharedMemory only sets the size: a full /dev/shm would raise SIGBUS later
                 os.posix_fallocate(self._shm._fd, 0, self.total)
+            self._go_live(header, receive)
         except BaseException as error:
             self._remove()
             if not isinstance(error, OSError):
@@ -783,6 +767,24 @@ class Segment(AbstractContextManager):
                     _posixshmem.shm_unlink(self.name)
         finally:
             roles.close()
+
+    def _go_live(self, header: Header, receive: bool) -> None:
+        memory = memoryview(self._shm.buf)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._down, self._up = (Lane(memory, header, index) for index in (DOWN, UP))
+        self._words, self._ints = self._down.words, self._down.ints
+        self._words[0] = int.from_bytes(MAGIC, sys.byteorder)  # one store: whole, or not there
+        memory[8:STATUS_AT] = bytes(header)[8:]
+        self.send, self.reserve, self.commit, self.warm = make_sender(self, self._down)
+        if receive:
+            self.receive, self.release = make_receiver(self, self._up)
+            self._roles.take(RECEIVER)
+            self._ints[self._up.pid] = os.getpid()
+            self._words[self._up.place] = 1 << 48  # epoch 1
+        segments.add(self)
+        self._beat(clock())
+        self._down.fence()  # make the header visible before LIVE
+        self._ints[STATE_INT] = LIVE
 
     def _remove(self) -> None:
         """Unlinks the object if it is ours and still has the name; unlocks only after that."""
@@ -993,8 +995,8 @@ class Reader(AbstractContextManager):
             try:
                 why = self._attach(lane)
             except FileNotFoundError:
-                why = ("no host: there is no such segment; start it first (in a container: "
-                       "--ipc=host)")
+                why = Error("absent", "no host: there is no such segment; start it first (in a "
+                            "container: --ipc=host)")
             except BaseException as error:
                 self.close()
                 if isinstance(error, OSError):
@@ -1004,12 +1006,12 @@ class Reader(AbstractContextManager):
                 break
             self.close()
             if patience.spent(clock()) >= timeout * 1e9:
-                raise Error("absent", why)
+                raise why
             time.sleep(.004)
         self._n = self._words[self._lane.head] + 1  # the message to read next
 
-    def _attach(self, index: int) -> str:
-        """Makes one try. Returns "", or why there is no host yet."""
+    def _attach(self, index: int) -> Optional[Error]:
+        """Makes one try. Returns None, or why there is no host yet."""
         fd = open_object(self.name, os.O_RDONLY)
         self._roles = Roles(fd)
         if LOCK_FILE:  # open the object after its lock file, or a successor could come in between
@@ -1023,7 +1025,7 @@ class Reader(AbstractContextManager):
             if LOCK_FILE:
                 os.close(fd)  # the map has its own
 
-    def _map(self, fd: int, index: int) -> str:
+    def _map(self, fd: int, index: int) -> Optional[Error]:
         state, head = read_header(fd)
         h, size, starting = Header.from_buffer_copy(head), os.fstat(fd).st_size, state == STARTING
         schema, sound = h.schema.decode("latin-1"), starting
@@ -1046,13 +1048,15 @@ class Reader(AbstractContextManager):
             if not good:
                 raise Error("refused", "refused: " + why)
         if starting:
-            return "its host has not finished starting"
+            return Error("absent", "its host has not finished starting")
         memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
         self._lane = Lane(memory, h, index)
         self._words, self._ints = self._lane.words, self._lane.ints
         self.schema, self.session = schema, h.session
-        return "" if state == LIVE and self._roles.held(HOST) else (
-            "its host has ended, or died and left it; start it again")
+        held = self._roles.held(HOST)  # first: the host may close, and leave, after it
+        if self._ints[STATE_INT] == CLOSED:
+            return Error("absent", "its host has ended; start it again")
+        return None if held else Error("died", "its host died and left it; start it again")
 
     def receive(self, timeout: float = 1.0) -> Optional[Message]:
         """The next message, in its slot; None after timeout, or once the host has closed and all

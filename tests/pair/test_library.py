@@ -926,6 +926,15 @@ class Ends(LibraryTest):
         segment.drop("is dropped")  # there is nobody: no error
         self.fails("usage", "closed", reader.confirm, None)
 
+    def test_ctrl_c_in_the_constructor(self) -> None:
+        """Also after the object was created: nothing is left, and the name is free."""
+        for step in ("Lane", "make_sender", "make_receiver", "clock"):
+            with self.subTest(step), mock.patch.object(shmprueba, step,
+                                                       side_effect=KeyboardInterrupt):
+                self.assertRaises(KeyboardInterrupt, Segment, self.name, receive=True)
+            self.assertFalse(self.segment_exists())
+            Segment(self.name).close()
+
     def test_descriptors_are_given_back(self) -> None:
         def count() -> int:
             return len(os.listdir("/proc/self/fd"))
@@ -1120,7 +1129,9 @@ class Reading(LibraryTest):
             for message in reader:
                 found.append(message.n)
         self.assertEqual((died.exception.kind, found, reader.closed), ("died", [1, 2], False))
-        self.fails("absent", "has ended, or died and left it", Reader, self.name, timeout=0)
+        self.fails("died", "its host died and left it", Reader, self.name, timeout=0)  # as cliente_c
+        segment._ints[shmprueba.STATE_INT] = shmprueba.CLOSED  # killed after that, before it could unlink
+        self.fails("absent", "its host has ended", Reader, self.name, timeout=0)
 
     def test_silent_or_stalled(self) -> None:
         """Its heartbeat tells which."""

@@ -97,7 +97,7 @@ def make_generator(size: int) -> Fill:
     rest = [struct.pack("=7f20x", .5 * swing[n], .25 * swing[n + 256],
                         9.8125 + .0625 * swing[2 * n], .25 * swing[n + 256], -.125 * swing[n],
                         .03125 * swing[4 * n], 36.5 + .25 * swing[n + 512]) for n in range(1024)]
-    pack = struct.Struct("=Qd48s").pack_into  # safe here: readers ignore a slot in this state
+    pack = struct.Struct("=Qd48s").pack_into  # safe: readers ignore a slot whose seq is odd
     head = SAMPLE_SIZE if size >= SAMPLE_SIZE else 0
     pattern = memoryview(bytes(range(251)) * (size // 251 + 2))
     tails = [pattern[(n + head) % 251:][:size - head] for n in range(251)]
@@ -218,7 +218,7 @@ class Host:
 
     def publisher(self, fill: Fill, rehearses: bool) -> Callable[[int], Tuple[int, int]]:
         """Returns publish(n). It publishes message n when --rate says (0: at once), and returns
-        when it would have begun without the wait, and when it ended. While it waits it may
+        (begin, end), with no wait for --rate between them. While it waits it may
         rehearse, that is run the same code without the last stores: code that has just run takes
         half as long. It wakes up early enough to rehearse a few times."""
         segment, now, rate, start, due = self.segment, clock, self.options.rate, clock(), 0
@@ -515,8 +515,8 @@ def number(metavar: str, kind: type, low: float, high: float) -> dict:
 def parse_options(arguments: List[str]) -> argparse.Namespace:
     parser = Parser(
         prog="host.py", usage="host.py [options] [-- COMMAND ARG...]", allow_abbrev=False,
-        description="Publishes into a shared memory segment. COMMAND is started once it is live; "
-                    "the host ends with it and passes its exit status on.")
+        description="Publishes into a shared memory segment. Starts COMMAND once that is live, "
+                    "ends with COMMAND, and passes its exit status on.")
     add, flag = parser.add_argument, {"action": "store_true"}
     add("--name", metavar="NAME", default="/shmprueba", help="of the segment (/shmprueba)")
     add("--rate", help="messages a second; 0: no pause (1000)", **number("HZ", float, 0, 1e9))

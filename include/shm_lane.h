@@ -11,7 +11,7 @@
 
 #include "shm_segment.h"
 
-/* Where there is no futex (macOS; SHM_NO_FUTEX tests it on Linux), a sleep is a nap. */
+/* Where there is no futex (macOS; SHM_NO_FUTEX tests it on Linux), a sleep is a nap (nanosleep). */
 #if defined(__linux__) && !defined(SHM_NO_FUTEX)
 #define SHM_HAS_FUTEX 1
 #else
@@ -87,9 +87,9 @@ void shm_lane_release(struct shm_lane *lane, const struct shm_message *message);
 /* @return true when the producer has dropped us; never for a reader */
 bool shm_lane_dropped(const struct shm_lane *lane);
 
-/* Sleeps until message next is published, at most ns and at most 100 ms; naps at most 1 ms where
- * there is no futex. Call it in a loop: it may end early.
- * @return true when the sleep lasted as long as asked (a nap: always) */
+/* Sleeps until message next is published, at most ns and at most 100 ms. On the up lane, and where
+ * there is no futex, it naps at most 1 ms. Call it in a loop: it may end early.
+ * @return true when it lasted as long as asked: no wake-up and no signal ended it */
 bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns);
 
 /* ---- writing ---- */

@@ -10,9 +10,10 @@
  *     4096             S  slots of the down lane, S = slot_count * slot_stride
  *     4096 + S         S  slots of the up lane
  *
- * Native byte order, fixed-width fields, natural alignment. Only one kind of process writes a block
- * of 128 bytes, so its stores do not disturb a field that another one polls. 128 bytes are one
- * cache line of Apple's, or two of x86, which the prefetcher loads in pairs.
+ * Native byte order, fixed-width fields, natural alignment. Each block of 128
+ * bytes is written by one kind of process, so its stores do not disturb a field that another kind
+ * polls. 128 bytes are one cache line of Apple's, or two of x86, which the prefetcher loads in
+ * pairs.
  */
 #ifndef SHM_LAYOUT_H
 #define SHM_LAYOUT_H
@@ -55,7 +56,7 @@ struct shm_header {
     uint32_t flags;            /* SHM_FLAG_CRC */
     uint64_t session;          /* random, never 0, new at every host start */
     uint64_t host_pid;         /* for error texts only: it may be of another pid namespace */
-    uint64_t zero;
+    uint64_t zero;             /* must be 0 */
     char schema[SHM_SCHEMA_SIZE]; /* describes a payload, NUL-terminated; "": raw bytes */
 };
 
@@ -95,7 +96,7 @@ struct shm_slot {
     unsigned char payload[];
 };
 
-/* Every field with its place and type: the static assertions below and `cliente_c --layout` both
+/* Every field with its offset and type: the static assertions below and `cliente_c --layout` both
  * read this list, so neither can forget one. X(block, field, offset, size, type) */
 #define SHM_LAYOUT(X)                                                                              \
     X(shm_header, magic, 0, 8, "u8[8]")                                                            \

@@ -10,7 +10,7 @@
 #include "shm_clock.h"
 #include "shm_layout.h"
 
-/* ---- results: X(result, value, what shm_result_text says, the end of a sentence) ---- */
+/* ---- results: X(result, value, text); shm_result_text returns text, the end of a sentence ---- */
 
 #define SHM_RESULTS(X)                                                                             \
     X(SHM_OK, 0, "done")                                                                           \
@@ -61,7 +61,7 @@ const char *shm_name_normalise(bool macos, const char *in, size_t length, char o
 enum shm_step { SHM_STEP_OPEN, SHM_STEP_STAT, SHM_STEP_MAP, SHM_STEP_CHECK, SHM_STEPS };
 
 /* Called at each check of every wait: at least every 100 ms, and after each change of the host's
- * health. host: as from shm_segment_host; while no host is attached, SHM_ABSENT or SHM_STARTING.
+ * health. host: as from shm_segment_host; before it is attached, SHM_ABSENT or SHM_STARTING.
  * @return false ends the wait with SHM_STOPPED */
 typedef bool shm_idle(void *context, enum shm_result host);
 
@@ -82,7 +82,7 @@ struct shm_segment {
     struct shm_status *status;
     struct shm_header header;    /* the private, checked copy; the shared one is not read again */
     uint64_t step_ns[SHM_STEPS]; /* what attaching took */
-    char why[1200]; /* one line, no name: what was found, what to do; "" after SHM_OK */
+    char why[1200]; /* one line, no segment name: what was found, what to do; "" after SHM_OK */
 
     /* The host's health, as of the last check. */
     enum shm_result host;

@@ -40,7 +40,7 @@ struct shm_waiter {
     uint64_t lateness_ns; /* wake-up delay: 97 of 100 sleeps end at most so much late */
     unsigned blocked;     /* messages still to block for */
     unsigned penalty; /* messages to block for after the next spin in vain: 0, 1, 3, 7 ... 255 */
-    unsigned away;    /* grows when its CPU was away for over 1 ms, falls with each catch */
+    unsigned away;    /* + 32: it lost its CPU for over 1 ms; - 1: a spin found a message */
 
     /* Messages found by spinning, and after a sleep; spins that lost their CPU, in all and while it
      * kept off the host's; sleeps that timed out although the message was there. */
@@ -52,7 +52,7 @@ void shm_waiter_init(struct shm_waiter *waiter, enum shm_wait_mode mode, struct 
 
 /* Lets a waiter that spins or adapts keep off its host's CPU, now and at each check of the host: it
  * removes that CPU from the affinity of the calling thread, and adds the one it removed before. It
- * removes none if it may use one CPU only, or if too many readers share the others. Linux only. */
+ * removes none if it may use one CPU only, or if others are short of CPUs. Linux only. */
 void shm_waiter_may_move(struct shm_waiter *waiter);
 
 /* Lets sleeps of the calling thread end in time, not up to 50 us later (prctl(2)). Linux only. */

@@ -65,7 +65,7 @@ enum shm_result shm_lane_attach(struct shm_lane *lane)
     return result;
 }
 
-/* Does a consumer hold this place, by the words alone? Its lock may be free: then it is dead. */
+/* Do the words say that a consumer holds this place? If its lock is free, it is dead. */
 static bool is_held(const struct shm_lane *lane, uint64_t place)
 {
     const uint64_t dropped = LOAD(&lane->shared->dropped, acquire);
@@ -99,7 +99,7 @@ static enum shm_result take_place(struct shm_lane *lane)
     STORE(&shared->pid, (uint32_t)getpid(), relaxed);
     STORE(&shared->place, SHM_PLACE(epoch, SHM_CLAIMING), relaxed);
     /* SYNC claim (full fence): pairs with "room". Either the producer sees that we claim, and keeps
-     * its limit; or we see every message that it published without one, and begin after those. */
+     * its limit; or we see all that it published before its check, and begin after that. */
     atomic_thread_fence(memory_order_seq_cst);
     const enum shm_result result = begin_at_head(lane);
     const uint64_t position = lane->head & SHM_POSITION_MASK;
@@ -254,7 +254,7 @@ void shm_lane_release(struct shm_lane *lane, const struct shm_message *message)
     if (message->n != lane->next) /* lapped: shm_lane_confirm has moved next */
         return;
     /* SYNC place store (release): pairs with "place load": the payload was read before the
-     * producer may overwrite it. A plain store: while we hold the role, nobody else stores it. */
+     * producer may overwrite it. No compare-and-swap: only the role's holder stores place. */
     if (lane->epoch != 0)
         STORE(&lane->shared->place, SHM_PLACE(lane->epoch, message->n), release);
     lane->next = message->n + 1;
@@ -355,8 +355,8 @@ void shm_lane_commit(struct shm_lane *lane, uint32_t length, uint64_t due_ns)
     STORE(&slot->timestamp_ns, now_ns, relaxed);
     /* SYNC F2, seq = 2n (release): pairs with "seq load". */
     STORE(&slot->seq, 2 * n, release);
-    /* SYNC head = n (release): pairs with "head load"; a reader that uses the payload in place
-     * without a check of seq relies on it. */
+    /* SYNC head = n (release): pairs with "head load"; a consumer that does not check seq again
+     * relies on it. */
     STORE(&lane->shared->head, n, release);
     /* SYNC wake (full fence): pairs with "sleep". Either we see the wish, or the sleeper sees our
      * head; otherwise it could sleep although its message is there. */

@@ -102,8 +102,8 @@ static int set_lock(const struct shm_segment *segment, enum shm_role role, short
     return fcntl(segment->lock_fd, segment->lock_file ? F_SETLK : OFD_SETLK, &lock);
 }
 
-/* Opens the object once more, for our locks. Through the descriptor that has a lock the kernel
- * would report it as free, and a mapping of it would keep the lock alive in a forked child. */
+/* Opens the object once more, for our locks. Asked through the descriptor that has a lock, the
+ * kernel reports that lock as free; and a map of that descriptor keeps it in a forked child. */
 static enum shm_result open_second(struct shm_segment *segment)
 {
     struct stat first, second;

@@ -263,7 +263,7 @@ enum shm_result shm_segment_host(struct shm_segment *segment, uint64_t now_ns)
     }
     const uint64_t beat_ns = atomic_load(&segment->status->heartbeat_ns);
     if (beat_ns != segment->heartbeat_ns) {
-        /* It moved since the last check: it is no older than that, or of another clock. */
+        /* The heartbeat is newer than the last check, or it is of another clock. */
         const bool near = now_ns - beat_ns + SHM_STALLED_NS <= 2 * SHM_STALLED_NS;
         segment->foreign_clock |= !near && now_ns - segment->still.checked_ns < SHM_STALLED_NS / 2;
         segment->heartbeat_ns = beat_ns;

@@ -6,7 +6,8 @@ One file, standard library only: copy it. The C half is include/ and src/*.c bes
         segment.send(b"...")
     with Reader("/mine") as reader:                   # any process, any number of them
         for message in reader:
-            use(message.payload); reader.confirm(message)
+            data = bytes(message.payload)
+            if reader.confirm(message): use(data)
 
 Reads top to bottom: layout, schema, name, clock, kernel, roles, lane, Segment, Reader. Nothing here
 prints, ends the process or changes it. Errors are of one class, Error; a value of the wrong type
@@ -45,7 +46,7 @@ PROVED = MACHINE in ("x86_64", "aarch64", "arm64")  # for these make_fence is a 
 
 class Error(Exception):
     """str() is one sentence: what was found, and what to do. kind is one of: usage, system, in_use,
-    absent, silent, refused, gone, died, dropped, damaged."""
+    absent, silent, refused, gone, died, damaged; of the programs, dropped."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(kind, text)  # both: pickle makes the exception anew from them
@@ -92,7 +93,7 @@ class Slot(ctypes.Structure):
 # Indices into a view of the segment as 4-byte or 8-byte words.
 STATE_INT, CPU_INT = STATUS_AT // 4, STATUS_AT // 4 + 1
 BEAT_WORD = (STATUS_AT + Status.heartbeat_ns.offset) // 8
-HEARTBEAT_NS, CHECK_MOST_NS = 50_000_000, 200_000_000  # beats twice as often as care demands
+HEARTBEAT_NS, CHECK_MOST_NS = 50_000_000, 200_000_000  # between two beats; see Patience
 
 
 # ---- schema: what a payload is, in one canonical text ------------------------------------------
@@ -217,12 +218,12 @@ def make_fence() -> Callable[[], None]:
     """Returns a function that is a full fence, for one thread. Python has no fence, but to release
     and then acquire a private lock is one on x86-64 (two locked instructions) and on ARMv8
     (store-release, then load-acquire). The machines promise that, the language does not. With
-    RISC-V's libc it is no fence: tests/model/README.md."""
+    some libc of RISC-V it is no fence: tests/model/README.md."""
     lock = threading.Lock()
     release, acquire = lock.release, lock.acquire
 
     def fence() -> None:
-        acquire(False)  # the first time, or if an exception has parted the two calls below
+        acquire(False)  # it is free the first time, and after an exception between the calls below
         release(); acquire(False)  # False: a signal handler may have called fence in between
 
     return fence
@@ -257,9 +258,10 @@ def leads_to(path: str, fd: int) -> bool:
 
 
 class Roles:
-    """The roles that one Segment or Reader holds: locks on an open file. That is the shared memory
-    object, opened once more and never mapped, because a mapping in a forked child would keep a lock
-    alive. Or it is the lock file, opened once a process: closing any descriptor frees all locks."""
+    """The roles that one Segment holds, or a Reader asks about: locks on an open file. That is the
+    shared memory object; a Segment opens it once more, and never maps that, because a mapping in a
+    forked child would keep a lock alive. Or it is the lock file, opened once per process: closing
+    any descriptor frees all locks."""
     files: Dict[str, List] = {}  # by path: [descriptor, users, roles that this process holds]
 
     def __init__(self, fd: int, path: str = "", file: Optional[List] = None) -> None:
@@ -270,7 +272,7 @@ class Roles:
     def of_file(cls, name: str, uid: int, create: bool) -> "Roles":
         """The lock file form. FileNotFoundError: there is no host."""
         path, new = f"/tmp/shmprueba-{uid}-{name[1:]}.lock", False
-        if path not in cls.files or not leads_to(path, cls.files[path][0]):  # a dead host's
+        if path not in cls.files or not leads_to(path, cls.files[path][0]):  # or a dead host's
             new = create and not os.path.lexists(path)
             flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if new else 0)
             cls.files[path] = [os.open(path, flags, 0o600), 0, set()]
@@ -339,9 +341,9 @@ class Message:
 
 class Lane:
     """Where a lane's fields are: head, dropped, place, wish are indices of 8-byte words; pid and
-    attached are indices of 4-byte words. Store shared fields only through these views, as aligned
-    stores: struct.pack_into clears the field first, and the other side would see the zeros (CPython
-    issue 156866). The steps have the names of src/lane.c and tests/model."""
+    attached are indices of 4-byte words. Store shared fields only through words and ints, which
+    makes aligned stores: struct.pack_into clears the field first, and the other side would see the
+    zeros (CPython issue 156866). The steps have the names of src/lane.c and tests/model."""
 
     def __init__(self, memory: memoryview, header: Header, index: int) -> None:
         self.at = LANES_AT + index * ctypes.sizeof(LaneBlock)  # bytes
@@ -386,7 +388,7 @@ class Lane:
         return good and self.words[slot] == 2 * message.n  # SYNC seq again
 
 
-def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
+def make_producer(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Callable, Callable]:
     """(send, reserve, commit, warm) of Segment, as closures: a cell is loaded in half the time of
     an attribute. send and warm call the same functions, so warm runs the code of a send."""
     words, ints, memory, head, wish = lane.words, lane.ints, lane.memory, lane.head, lane.wish
@@ -426,7 +428,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
         if crc_on:
             at = 8 * slot + SLOT_HEAD             # not of view: it may be released
             ints[length_at + 1] = crc32(memory[at:at + length], m & 0xffffffff)
-        n, even, following = m, 2 * m, m + 1      # now: few steps between the time stamp and head
+        n, even, following = m, 2 * m, m + 1      # first: few steps between the time stamp and head
         stamp = now()
         words[due_at] = due_ns or stamp
         if stamp < due_ns and publish:
@@ -446,7 +448,7 @@ def make_sender(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, Cal
             fence()
         elif held:                                # release and acquire take turns
             held = False; release()
-        else:                                     # after an exception there it is still locked
+        else:                                     # or locked, if an exception came between
             held = acquire(False) or release()
         if words[wish] > woken and publish:
             woken = n                             # not wish: that sleeper may not be queued yet
@@ -629,12 +631,12 @@ class Segment(AbstractContextManager):
     name: with or without the leading slash. size: bytes of a payload, at most. slots: messages a
     lane holds, a power of two; None: the largest with slots x size <= 8 MiB, 4 to 1024. schema: a
     text or a ctypes.Structure class. crc: put a CRC-32 on every message. receive: also receive on
-    the up lane. stall_timeout: seconds that a consumer in the way may stand still. wait: how
+    the up lane. stall_timeout: seconds to wait for a consumer that does not move. wait: how
     receive waits, "spin" or "block". idle: called at each check of every wait; its exceptions end
     the wait. Errors: usage, in_use, refused, system; later gone, damaged.
 
-    send(data, due_ns=0): copies any bytes-like data into the next slot and publishes it; not before
-    due_ns, a time of clock() that it sleeps until. reserve(): the next slot's payload, a
+    send(data, due_ns=0): copies any bytes-like data into the next slot, sleeps until due_ns, a time
+    of clock(), and publishes it. reserve(): the next slot's payload, a
     memoryview; the same one until commit. commit(length, due_ns=0): publishes it like send; do not
     send in between. warm(): runs the code of a send without its effect, for a loop that polls for
     data. receive(timeout=1.0): the next Message of the up lane, the same one until release; None
@@ -775,7 +777,7 @@ class Segment(AbstractContextManager):
         self._words, self._ints = self._down.words, self._down.ints
         self._words[0] = int.from_bytes(MAGIC, sys.byteorder)  # one store: whole, or not there
         memory[8:STATUS_AT] = bytes(header)[8:]
-        self.send, self.reserve, self.commit, self.warm = make_sender(self, self._down)
+        self.send, self.reserve, self.commit, self.warm = make_producer(self, self._down)
         if receive:
             self.receive, self.release = make_receiver(self, self._up)
             self._roles.take(RECEIVER)
@@ -843,7 +845,7 @@ class Segment(AbstractContextManager):
 
     @property
     def taken(self) -> int:
-        """How many messages the latest consumer has released, even after it left or died."""
+        """The last message that the latest consumer is done with, even if it left or died."""
         at = self._words[self._down.place] & POSITION
         return 0 if at == CLAIMING else at
 
@@ -921,8 +923,9 @@ class Segment(AbstractContextManager):
                 time.sleep(50e-6)
 
     def wait_until(self, moment_ns: int) -> None:
-        """Sleeps, with care, until shortly before this moment. It learns how late sleeps end here,
-        and leaves so much time that only 3 sleeps in 100 end later (as in src/waiter.c)."""
+        """Sleeps until shortly before this moment, and calls care meanwhile. It learns how late
+        sleeps end here, and leaves so much time that only 3 sleeps in 100 end later (as in
+        src/waiter.c)."""
         now = self.care()
         while moment_ns - self._lateness > now:
             ahead = min(moment_ns - self._lateness - now, HEARTBEAT_NS)
@@ -978,8 +981,8 @@ class Reader(AbstractContextManager):
     timeout: seconds to wait for a host, and for each message when iterating; float("inf"): for
     ever. schema: refuse a segment with another one. newest: pass over all but the newest message.
     lost: how many messages were overwritten before they were read; skipped: how many were passed
-    over; closed: the host has closed, and all was read. Errors: usage, absent, refused, system;
-    died, damaged; silent when iterating."""
+    over; closed: the host has closed, and receive returns None once all is read. Errors: usage,
+    absent, refused, system; died, damaged; silent when iterating."""
     _roles: Optional[Roles] = None  # None: closed
 
     def __init__(self, name: str = "/shmprueba", timeout: float = 5.0,

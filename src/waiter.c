@@ -32,7 +32,8 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 /* ---- the CPUs ---- */
 
-/* Other programs have the CPUs. Each time that ours was away for long outweighs 32 catches. */
+/* waiter->away grows by AWAY_STEP when we lose our CPU for over 1 ms, and falls by 1 with each
+ * message that a spin finds. Above AWAY_CROWDED other programs have the CPUs. */
 #define AWAY_STEP    32u
 #define AWAY_CROWDED 64u
 #define AWAY_MOST    96u
@@ -179,16 +180,16 @@ static void plan(struct shm_waiter *waiter)
         enter(waiter, SHM_PHASE_SPIN, last_ns);
 }
 
-/* Ends a spin in vain. Once is no reason to block for longer than this message. */
+/* Ends a spin that found nothing. The first one blocks for the message at hand only. */
 static void spun_in_vain(struct shm_waiter *waiter)
 {
     waiter->blocked = waiter->penalty + 1; /* + 1: the message at hand */
     waiter->penalty = (unsigned)least(2 * waiter->penalty + 1, PENALTY_MOST);
 }
 
-/* Was its CPU away since the clock was last read, in a spin or after a doze? If that happens often,
- * it blocks: where other programs have the CPUs, a scheduler may run a process at once that another
- * process wakes, but not one that a timer wakes. */
+/* Did we lose our CPU since the clock was last read, in a spin or after a doze? If that happens
+ * often, block: where other programs have the CPUs, a scheduler may at once run a process that
+ * another process wakes, but not one that a timer wakes. */
 static bool is_displaced(struct shm_waiter *waiter, uint64_t now_ns)
 {
     const bool dozed = waiter->phase == SHM_PHASE_DOZE, spun = waiter->phase == SHM_PHASE_SPIN;
@@ -256,8 +257,8 @@ static void learn(struct shm_waiter *waiter, const struct shm_message *message, 
     const bool foreign = now_ns - published_ns + FOREIGN_NS > 2ull * FOREIGN_NS;
 
     waiter->gap_ns = (int64_t)gap_ns < 0 ? 0 : least(gap_ns, GAP_MOST_NS);
-    /* The host will be as late as it was for the last two messages, or between: if it was late only
-     * for one of them, that was an exception. */
+    /* Expect the smaller delay of the last two messages: a host that was late once is in time
+     * again. spread_ns allows for the larger one. */
     const uint64_t early_ns = least(late_ns, waiter->late_ns);
     waiter->expected_ns = waiter->gap_ns + (foreign ? now_ns : published_ns) - (late_ns - early_ns);
     waiter->spread_ns = least(late_ns - early_ns + waiter->late_ns - early_ns, LATENESS_MAX_NS);
@@ -297,7 +298,7 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
                             struct shm_message *message)
 {
     struct shm_lane *lane = waiter->lane;
-    bool waits = false, lapped = lane->lost != waiter->lost; /* while used */
+    bool waits = false, lapped = lane->lost != waiter->lost; /* the last message, in use */
     struct shm_patience waited = {0, 0};
     enum shm_result end = SHM_OK;
 

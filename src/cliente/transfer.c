@@ -36,7 +36,7 @@ void transfer_close(struct client *c)
         failed(c, "close");
 }
 
-/* Can FILE be read, or written, at once? A signal ends every wait, so one for a pipe is short. */
+/* Can FILE be read, or written, at once? A short wait: no signal ends it that came before. */
 static bool is_ready(void *context)
 {
     const struct client *c = context;
@@ -175,7 +175,7 @@ static enum shm_result receive(struct client *c)
         if (result != SHM_OK)
             return result;
         result = use(c, &message);
-        if (result != SHM_OK && result != SHM_LAPPED) /* shm_receive ends what laps too long */
+        if (result != SHM_OK && result != SHM_LAPPED) /* lapped for too long: shm_receive says so */
             return result;
         if (result == SHM_OK && c->figures.messages == c->options.count)
             return SHM_OK;
@@ -204,7 +204,7 @@ static enum shm_result send_all(struct client *c)
         const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
         if (host != SHM_OK && host != SHM_STALLED)
             return host;
-        if (client_stop && !stopped) { /* a second signal ends the wait for room */
+        if (client_stop && !stopped) { /* send the end; a second signal stops that, too */
             stopped = true;
             client_stop = 0;
             continue;

@@ -66,7 +66,7 @@ class LibraryTest(PairTest):
     def sender(segment: Segment) -> Tuple[Callable, ...]:
         """send, reserve, commit, warm of the up lane, as a driver has them in C."""
         lane = segment._up
-        return shmprueba.make_sender(types.SimpleNamespace(
+        return shmprueba.make_producer(types.SimpleNamespace(
             address=segment.address, _make_room=lambda n: n + lane.slots - 1, next_care=1 << 63,
             wait_until=lambda _due: None, care=lambda: None), lane)
 
@@ -156,7 +156,7 @@ class Steps(LibraryTest):
                     steps = self.recorded(segment, segment._down)
                     segment._make_room = lambda n: steps.append("room") or n
                     with mock.patch.object(shmprueba.threading, "Lock", Lock):
-                        _, reserve, commit, _ = shmprueba.make_sender(segment, segment._down)
+                        _, reserve, commit, _ = shmprueba.make_producer(segment, segment._down)
                     for _ in range(2):
                         reserve()[:3] = b"abc"
                         steps.append("payload")
@@ -928,7 +928,7 @@ class Ends(LibraryTest):
 
     def test_ctrl_c_in_the_constructor(self) -> None:
         """Also after the object was created: nothing is left, and the name is free."""
-        for step in ("Lane", "make_sender", "make_receiver", "clock"):
+        for step in ("Lane", "make_producer", "make_receiver", "clock"):
             with self.subTest(step), mock.patch.object(shmprueba, step,
                                                        side_effect=KeyboardInterrupt):
                 self.assertRaises(KeyboardInterrupt, Segment, self.name, receive=True)

@@ -130,6 +130,16 @@ class Latency(Counter):
         return {**figures, "mean": round(sum(step * self[step] for step in steps) / total, 1)}
 
 
+def duration(ns: float) -> str:
+    """Three digits and a unit, as in src/cliente/report.c."""
+    value, units = ns, ["s", "ms", "us", "ns"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop()
+    decimals = 0 if units[-1] == "ns" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f} {units[-1]}"
+
+
 class Host:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -439,13 +449,14 @@ def report(host: Host, elapsed: float, failed: int) -> None:
         return host.tell(json.dumps(record))
     text = (f"host.py  {'received' if options.sink else 'published'} {count} messages in "
             f"{elapsed:.3f} s, {count / elapsed:.1f} a second\n  clients     {record['clients']} "
-            f"attached, {segment.dropped} dropped; waited for room {segment.stalls} times; "
-            f"{record['bytes']} bytes")
+            f"attached, {segment.dropped} dropped; {record['bytes']} bytes")
+    if segment.stalls:
+        text += f"\n  waited      for room {segment.stalls} times"
     for label, figures, names in (("publish   ", spent, "mean p50 p99"),
                                   ("round trip", round_trip, "p50 p90 p99 p99_9 max")):
         if figures:
             text += f"\n  {label}  " + "  ".join(
-                f"{name} {figures[name] / 1000:.1f}" for name in names.split()) + " us"
+                f"{name} {duration(figures[name])}" for name in names.split())
     host.tell(text.replace("p99_9", "p99.9"))
 
 

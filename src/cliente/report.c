@@ -1,5 +1,6 @@
 #include "client.h"
 
+#include <stdarg.h>
 #include <sys/ioctl.h>
 
 #define WIDTH 79 /* 80 columns, less one for the cursor */
@@ -88,11 +89,17 @@ void report_live(const struct client *c, uint64_t now_ns)
     fflush(c->text);
 }
 
-/* Prints text in lines of WIDTH, broken at blanks where it has any. */
-static void print_folded(FILE *out, const char *label, const char *text)
+/* Prints lines of WIDTH, broken at blanks where there are any. Nothing, if the text is empty. */
+__attribute__((format(printf, 3, 4))) static void print_folded(FILE *out, const char *label,
+                                                               const char *format, ...)
 {
     const size_t room = WIDTH - 15;
+    char whole[256], *text = whole;
+    va_list arguments;
 
+    va_start(arguments, format);
+    vsnprintf(whole, sizeof whole, format, arguments);
+    va_end(arguments);
     while (*text != '\0') {
         size_t length = strlen(text) > room ? room : strlen(text);
         while (text[length] != '\0' && length > 1 && text[length] != ' ')
@@ -156,23 +163,21 @@ void report_text(const struct client *c)
     if (c->next_live_ns != UINT64_MAX)
         fputs("\r\033[K", out);
     if (received)
-        print_folded(out, "first message", c->first);
-    fprintf(out, "%-15s" N " in %.2f s, %.1f a second; lost " N,
-            c->options.source ? "sent" : "messages", f->messages, elapsed_s(f), rate_hz(f),
-            c->down.lost);
+        print_folded(out, "first message", "%s", c->first);
+    print_folded(out, c->options.source ? "sent" : "messages",
+                 N " in %.2f s, %.1f a second; lost " N, f->messages, elapsed_s(f), rate_hz(f),
+                 c->down.lost);
     if (c->options.newest)
-        fprintf(out, ", skipped " N, c->down.skipped);
-    if (f->crc_errors + f->verify_errors > 0)
-        fprintf(out, "; wrong CRC " N ", wrong bytes " N, f->crc_errors, f->verify_errors);
-    fprintf(out, "\nwaited         %s: " N " times spinning, " N " asleep, " N " not at all",
-            c->options.wait_name, w->found_spinning, w->found_sleeping, ready(c));
-    fprintf(out, "\ncpu            %.1f %% of a core; host %s\n", cpu_percent(f),
-            host_states[-c->segment.host]);
+        print_folded(out, "skipped", N, c->down.skipped);
+    print_folded(out, "waited", "%s: " N " times spinning, " N " asleep, " N " not at all",
+                 c->options.wait_name, w->found_spinning, w->found_sleeping, ready(c));
+    print_folded(out, "cpu", "%.1f %% of a core; host %s", cpu_percent(f),
+                 host_states[-c->segment.host]);
     if (received && f->foreign_clock)
-        print_folded(out, "no latency",
+        print_folded(out, "no latency", "%s",
                      "a time stamp was over a second away from our clock (time namespaces?)");
     else if (received) {
-        print_folded(out, "why not 1 us", why_slow(c));
+        print_folded(out, "why not 1 us", "%s", why_slow(c));
         print_latency(out, &f->seen, &f->due);
     }
 }

@@ -7,10 +7,12 @@ import struct
 import subprocess
 import termios
 import threading
+import types
 import unittest
 from typing import List
 
 from support import CLIENT, HOST, PairTest
+import host as program
 
 ROWS, WIDTH = 24, 80
 
@@ -92,6 +94,23 @@ class Terminal(PairTest):
                     self.assertIn(late, terminal.shown)
                 if "--source" not in of_client:  # that takes milliseconds
                     self.assertTrue(live_lines(host.shown) and live_lines(client.shown))
+
+    def test_a_long_run(self) -> None:
+        """Half a year at a million messages a second, with delays of minutes: no line wraps.
+        (cliente_c: tests/unit/test_report.c)"""
+        lines: List[str] = []
+        delays = program.Latency({10 ** digits: 1 for digits in range(12)})
+        for words in (["--echo"], ["--sink", "x"], ["--input", "x"]):
+            options = program.parse_options(words)
+            segment = types.SimpleNamespace(published=10 ** 13, attached=10 ** 6, stalls=10 ** 12,
+                                            dropped=10 ** 6, missed_wakeups=0)
+            program.report(types.SimpleNamespace(
+                options=options, segment=segment, publish_ns=delays, round_trip=delays,
+                received=10 ** 13, bytes=10 ** 15, tell=lines.append), 1.5e7, 0)
+        self.fits("host.py", "\n".join(lines))
+        self.assertEqual(len(lines), 3)
+        self.assertIn("  round trip  p50 100 us  p90 10.0 s  p99 100 s  p99.9 100 s  max 100 s",
+                      lines[0])
 
     def test_one_screen(self) -> None:
         """Both programs on one terminal: what they say stays on it, with the prompt below."""

@@ -81,7 +81,7 @@ def fail(error: Exception, options: Optional[argparse.Namespace] = None) -> int:
     """Prints the error in one line, and returns the exit code."""
     if isinstance(error, OSError):
         named = isinstance(error.filename, str)  # else a descriptor, or None
-        what = error.filename if named else options.input or options.sink
+        what = error.filename if named else options.input or options.sink or "COMMAND"
         error = Error("system", f"cannot use {what}: {error.strerror}; give another one")
     name = f"{options.name}: " if options else ""
     hint = "; see host.py --help" if error.kind == "usage" else ""
@@ -335,7 +335,6 @@ def echo(host: Host) -> None:
     options, segment = host.options, host.segment
     fill, expected = make_generator(options.size), memoryview(bytearray(options.size))
     asked = host.wait_for(host.settled, "cliente_c --echo", "no message was sent")
-    patience = Patience(PAUSE_NS)
     while segment.receive(0):  # an earlier sender's: this client's answers come after them
         segment.release(segment.receive(0))
 
@@ -352,10 +351,10 @@ def echo(host: Host) -> None:
         begin, end = publish_one(n)
         reply = segment.receive(0.05)
         if not reply:
-            patience.restart(end)
+            patience = Patience()
         while not reply:
             if patience.spent(clock()) > options.stall_timeout * 1e9:
-                segment.drop(f"did not answer for {options.stall_timeout:g} s")
+                segment.drop(f"did not answer for {options.stall_timeout:g} s", asked)
             consumer = segment.consumer
             if not segment.receive(0):  # a client stores its answer before its place
                 if not consumer or consumer.epoch != asked.epoch:

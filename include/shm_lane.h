@@ -35,7 +35,7 @@ struct shm_lane {
     struct shm_lane_block *shared;
     unsigned char *slots;
     enum shm_lane_index index;
-    bool newest;      /* set it: shm_receive passes over all but the newest message */
+    bool newest;      /* set it: shm_lane_next passes over all but the newest; not for a consumer */
     bool produces;    /* it holds the producer's role */
     uint16_t epoch;   /* consumer: of its place; 0: a reader, or a producer */
     uint64_t next;    /* number of the message to read, or to write */
@@ -72,9 +72,6 @@ void shm_lane_leave(struct shm_lane *lane);
  * @return SHM_OK and *message, SHM_EMPTY, SHM_AGAIN (head is visible, its slot not yet), SHM_LAPPED
  * (lost has grown; goes on half a ring before head), SHM_DROPPED, SHM_DAMAGED */
 enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message);
-
-/* The same with the newest message; skipped counts those before it. Not for a consumer. */
-enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message);
 
 /* Was *message whole while it was used? Checks its CRC-32, too, where messages have one. Call it
  * once for each message: one that was overwritten counts as lost.

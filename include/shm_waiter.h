@@ -26,8 +26,7 @@ struct shm_waiter {
 
     /* The wait at hand. */
     bool slept;                /* its last step was a sleep */
-    bool lapping;              /* it was lapped, and has read no whole message since */
-    struct shm_patience laps;  /* for how long */
+    struct shm_patience laps;  /* since it was lapped without a whole message in between; or 0 */
     uint64_t lost;             /* lane->lost as of the last lap */
     uint64_t now_ns, until_ns; /* the clock when it was last read, and the end of the phase */
     uint64_t timed_out_ns;     /* the end of the last sleep, if it timed out; else 0 */
@@ -58,8 +57,8 @@ void shm_waiter_may_move(struct shm_waiter *waiter);
 /* Lets sleeps of the calling thread end in time, not up to 50 us later (prctl(2)). Linux only. */
 void shm_timer_slack(void);
 
-/* Waits for the next message of the lane, and takes it (shm_lane_next, or shm_lane_newest where
- * lane->newest is set). Use it in its slot, then call shm_lane_confirm and shm_lane_release.
+/* Waits for the next message of the lane, and takes it (shm_lane_next). Use it in its slot, then
+ * call shm_lane_confirm and shm_lane_release.
  * timeout_ns: as struct shm_patience counts; 0: does not wait.
  * @return SHM_OK and *message with seen_ns; SHM_TIMEOUT; SHM_STOPPED; SHM_ENDED (all that was
  * published was read), SHM_DIED; SHM_LAPPED: each message was overwritten before it was read, for

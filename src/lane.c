@@ -128,7 +128,7 @@ enum shm_result shm_lane_claim(struct shm_lane *lane, struct shm_lane *echo, uin
     if (result == SHM_OK)
         result = take_place(lane);
     if (result != SHM_OK) {
-        if (echo != NULL)
+        if (echo != NULL && result != SHM_BUSY) /* BUSY: it may have sent before */
             shm_lane_leave(echo);
         shm_lane_leave(lane);
         shm_role_leave(segment, consumer);
@@ -181,7 +181,7 @@ static enum shm_result lapped(struct shm_lane *lane)
     if (result != SHM_OK)
         return result;
     /* Go on half a ring before head: the oldest message would be overwritten, too, before we read
-     * it. With newest, shm_lane_newest goes on to head, and counts as skipped, not as lost. */
+     * it. With newest, shm_lane_next goes on to head, and counts as skipped, not as lost. */
     if (!lane->newest && lane->head + 1 > next + half_a_ring)
         next = lane->head + 1 - half_a_ring;
     lane->lost += next - lane->next;
@@ -191,10 +191,15 @@ static enum shm_result lapped(struct shm_lane *lane)
 
 enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message)
 {
-    enum shm_result result = lane->head < lane->next ? load_head(lane) : SHM_OK;
+    const bool look = lane->newest || lane->head < lane->next;
+    enum shm_result result = look ? load_head(lane) : SHM_OK;
 
     if (result != SHM_OK)
         return result;
+    if (lane->newest) {
+        lane->skipped += lane->head - lane->next;
+        lane->next = lane->head;
+    }
     const struct shm_slot *slot = slot_of(lane, lane->next);
     /* SYNC seq load (acquire): pairs with F2, so the payload is at least as new as seq. */
     const uint64_t seq = LOAD(&slot->seq, acquire);
@@ -215,19 +220,6 @@ enum shm_result shm_lane_next(struct shm_lane *lane, struct shm_message *message
     message->length = 0; /* overwritten, or damaged? */
     result = shm_lane_confirm(lane, message);
     return result == SHM_LAPPED || result == SHM_DROPPED ? result : SHM_DAMAGED;
-}
-
-enum shm_result shm_lane_newest(struct shm_lane *lane, struct shm_message *message)
-{
-    const enum shm_result result = load_head(lane);
-
-    if (result != SHM_OK)
-        return result;
-    if (lane->head > lane->next) {
-        lane->skipped += lane->head - lane->next;
-        lane->next = lane->head;
-    }
-    return shm_lane_next(lane, message);
 }
 
 enum shm_result shm_lane_confirm(struct shm_lane *lane, const struct shm_message *message)
@@ -284,7 +276,7 @@ bool shm_lane_sleep(struct shm_lane *lane, uint64_t ns)
     const struct timespec longest = {.tv_nsec = (long)(ns < most_ns ? ns : most_ns)};
 
     if (naps)
-        return nanosleep(&longest, NULL) == 0;
+        return nanosleep(&longest, NULL) == 0 && ns <= most_ns;
     struct shm_lane_block *shared = lane->shared;
     uint64_t wish = LOAD(&shared->wish, relaxed);
     /* Raise wish to a maximum, and never clear it: no sleeper can undo the wish of another. */
@@ -308,7 +300,7 @@ enum shm_result shm_lane_produce(struct shm_lane *lane)
 
     if (result == SHM_OK && !is_held(lane, LOAD(&lane->shared->place, acquire)))
         result = SHM_AGAIN;
-    if (result != SHM_OK)
+    if (result != SHM_OK && result != SHM_BUSY) /* BUSY: this lane may have the role already */
         shm_lane_leave(lane);
     return result;
 }

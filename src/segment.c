@@ -47,7 +47,9 @@ static enum shm_result open_object(struct shm_segment *segment)
     const enum shm_result result = shm_roles_open(segment);
 
     if (result == SHM_REFUSED)
-        return REFUSE(segment, "its lock file in /tmp is another user's; remove it");
+        return REFUSE(segment,
+                      "its lock file in /tmp is another user's, or not a regular file; remove "
+                      "it");
     if (result == SHM_OK)
         return SHM_OK;
     switch (errno) {

@@ -11,7 +11,8 @@ One file, standard library only: copy it. The C half is include/ and src/*.c bes
 
 Reads top to bottom: layout, schema, name, clock, kernel, roles, lane, Segment, Reader. Nothing here
 prints, ends the process or changes it. Errors are of one class, Error; a value of the wrong type
-may be Python's TypeError. A Segment or Reader may be used by one thread at a time.
+or range may be Python's TypeError or ValueError. A Segment or Reader may be used by one thread at a
+time.
 """
 import atexit
 import ctypes
@@ -41,6 +42,7 @@ if sys.maxsize < 1 << 32:
     raise ImportError("shmprueba needs a 64-bit Python: its 8-byte fields must be single stores")
 
 LINUX, MACHINE = sys.platform.startswith("linux"), platform.machine()
+MACHINE = {"i686": "x86_64", "armv8l": "aarch64"}.get(MACHINE, MACHINE)  # setarch(8) renames them
 PROVED = MACHINE in ("x86_64", "aarch64", "arm64")  # for these make_fence is a fence: tests/model
 
 
@@ -94,6 +96,7 @@ class Slot(ctypes.Structure):
 STATE_INT, CPU_INT = STATUS_AT // 4, STATUS_AT // 4 + 1
 BEAT_WORD = (STATUS_AT + Status.heartbeat_ns.offset) // 8
 HEARTBEAT_NS, CHECK_MOST_NS = 50_000_000, 200_000_000  # between two beats; see Patience
+STALLED_NS = 1_000_000_000
 
 
 # ---- schema: what a payload is, in one canonical text ------------------------------------------
@@ -109,6 +112,8 @@ LETTERS = dict(zip((ctypes.c_int8, ctypes.c_uint8, ctypes.c_int16, ctypes.c_uint
 def schema_size(text: str) -> int:
     """Size of the fields in bytes. Error("usage"): the text is not a schema in canonical form."""
     size, names = 0, set()
+    if len(text) > SCHEMA_MAX:
+        raise Error("usage", f"schema of {len(text)} bytes: {SCHEMA_MAX} are the most")
     for field in text.split(" ") if text else ():
         match = FIELD.fullmatch(field)
         if not match:
@@ -119,8 +124,6 @@ def schema_size(text: str) -> int:
             raise Error("usage", f"schema {text!r}: {name} is there twice")
         names |= {name} - {None}
         size += int(count or gap or 1) * struct.calcsize("=" + (kind or "x"))
-    if len(text) > SCHEMA_MAX:
-        raise Error("usage", f"schema of {len(text)} bytes: {SCHEMA_MAX} are the most")
     return size
 
 
@@ -190,14 +193,12 @@ class Patience:
         self.checked = now
         return self.ns
 
-    def restart(self, now: int) -> None:
-        self.ns, self.checked = 0, now
-
 
 # ---- kernel: calls that Python does not have ---------------------------------------------------
 
 libc = ctypes.CDLL(None, use_errno=True)
-FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(MACHINE if LINUX else "", 0)  # 0: none
+FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221,
+         "s390x": 238}.get(MACHINE if LINUX else "", 0)  # the call's number; 0: none
 FUTEX_CALL, FUTEX_WAIT, FUTEX_WAKE = ctypes.c_long(FUTEX), ctypes.c_int(0), ctypes.c_int(1)
 current_cpu = getattr(libc, "sched_getcpu", lambda: -1)
 
@@ -272,6 +273,10 @@ class Roles:
     def of_file(cls, name: str, uid: int, create: bool) -> "Roles":
         """The lock file form. FileNotFoundError: there is no host."""
         path, new = f"/tmp/shmprueba-{uid}-{name[1:]}.lock", False
+        found = os.lstat(path) if os.path.lexists(path) else None
+        if found and (not stat.S_ISREG(found.st_mode) or found.st_uid not in (uid, os.geteuid())):
+            raise Error("refused", f"refused: {path} is another user's, or not a regular file; "
+                        "remove it")
         if path not in cls.files or not leads_to(path, cls.files[path][0]):  # or a dead host's
             new = create and not os.path.lexists(path)
             flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if new else 0)
@@ -282,9 +287,6 @@ class Roles:
         file[1] += 1
         roles = cls(file[0], path, file)
         roles.new = new
-        if os.fstat(roles.fd).st_uid != uid:
-            roles.close()
-            raise Error("refused", f"the lock file {path} belongs to another user; remove it")
         return roles
 
     def take(self, role: int) -> bool:
@@ -306,13 +308,9 @@ class Roles:
         kind, = struct.unpack_from("h", found, 0 if LINUX else 20)
         return role in self.ours or kind != fcntl.F_UNLCK
 
-    def is_current(self) -> bool:
-        """Does the path still lead to this lock file?"""
-        return leads_to(self.path, self.fd)
-
     def close(self) -> None:
         for role in self.mine:
-            if role == HOST and self.is_current():
+            if role == HOST and leads_to(self.path, self.fd):
                 os.unlink(self.path)
             fcntl.fcntl(self.fd, SET_LOCK, flock(fcntl.F_UNLCK, role))
         self.ours -= self.mine
@@ -346,11 +344,12 @@ class Lane:
     zeros (CPython issue 156866). The steps have the names of src/lane.c and tests/model."""
 
     def __init__(self, memory: memoryview, header: Header, index: int) -> None:
-        self.at = LANES_AT + index * ctypes.sizeof(LaneBlock)  # bytes
+        at = LANES_AT + index * ctypes.sizeof(LaneBlock)  # bytes
+        self.futex_at = at + 4 * (sys.byteorder == "big")  # bytes; a futex is the low half of head
         self.head, self.dropped, self.place, self.wish = (
-            (self.at + getattr(LaneBlock, name).offset) // 8
+            (at + getattr(LaneBlock, name).offset) // 8
             for name in ("head", "dropped", "place", "wish"))
-        self.pid, self.attached = ((self.at + getattr(LaneBlock, name).offset) // 4
+        self.pid, self.attached = ((at + getattr(LaneBlock, name).offset) // 4
                                    for name in ("pid", "attached"))
         self.slots, self.stride = header.slot_count, header.slot_stride
         self.capacity, self.crc = header.payload_capacity, bool(header.flags & FLAG_CRC)
@@ -398,7 +397,7 @@ def make_producer(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable, C
     weak = WEAK or capacity >= LARGE_COPY
     slots = [(at, at + 1, at + 2, 2 * at + 6, memory[8 * at + SLOT_HEAD:][:capacity])
              for at in map(lane.slot, range(lane.slots))]  # a table: faster than computing it
-    futex_at = ctypes.c_void_p(segment.address + lane.at)
+    futex_at = ctypes.c_void_p(segment.address + lane.futex_at)
     m = 1                 # the message to publish next
     room, view = -1, memory  # room: bytes that commit accepts; -1: nothing is reserved
     limit = woken = slot = stamp_at = due_at = length_at = 0
@@ -500,7 +499,7 @@ def make_receiver(segment: "Segment", lane: Lane) -> Tuple[Callable, Callable]:
             patience = patience or Patience()
             now = segment.care()
             away, left = now - patience.checked, timeout * 1e9 - patience.spent(now)
-            over = left <= 0
+            over = not left > 0
             fence()                               # see each message sent before `over`
             if not over and segment.wait == "block":
                 segment.missed_wakeups += lane_sleep(segment, lane, n, int(min(left, HEARTBEAT_NS)))
@@ -532,7 +531,7 @@ def lane_sleep(segment: "Segment", lane: Lane, n: int, ns: int) -> bool:
     value = words[lane.head]
     if value >= n:
         return False
-    result = futex(ctypes.c_void_p(segment.address + lane.at), FUTEX_WAIT, value, ns)
+    result = futex(ctypes.c_void_p(segment.address + lane.futex_at), FUTEX_WAIT, value, ns)
     if result == errno.ENOSYS:
         time.sleep(min(1e-3, ns * 1e-9))
     return (result == errno.ETIMEDOUT and words[lane.head] >= n
@@ -728,7 +727,7 @@ class Segment(AbstractContextManager):
                 return False  # another host has just made, or removed it
             if not self._roles.take(HOST):
                 raise Error("in_use", IN_USE.format("it holds " + self._roles.path))
-            if not self._roles.is_current():
+            if not leads_to(self._roles.path, self._roles.fd):
                 return False  # another host removed it before we locked it
         self._replace_stale()
         if LOCK_FILE and not self._roles.new:
@@ -809,7 +808,7 @@ class Segment(AbstractContextManager):
         if self._roles:
             self._down.fence()  # make the last head visible before CLOSED
             self._ints[STATE_INT] = CLOSED
-            futex(ctypes.c_void_p(self.address + self._down.at), FUTEX_WAKE, 0x7fffffff)
+            futex(ctypes.c_void_p(self.address + self._down.futex_at), FUTEX_WAKE, 0x7fffffff)
             self._remove()
         self._end_verbs()
         self._shm.close()
@@ -873,7 +872,7 @@ class Segment(AbstractContextManager):
             if now >= self._next_name:
                 self._next_name = now + 1_000_000_000
                 if not is_named(self.name, self._shm._fd) or (
-                        LOCK_FILE and not self._roles.is_current()):
+                        LOCK_FILE and not leads_to(self._roles.path, self._roles.fd)):
                     raise Error("gone", "its name is gone, new clients find no host: rm, a logout "
                                 "with systemd's RemoveIPC, or a Python before 3.13 that attached "
                                 "with SharedMemory and ended; start it again")
@@ -881,12 +880,11 @@ class Segment(AbstractContextManager):
             self.idle()
         return now
 
-    def drop(self, why: str, consumer: Optional[Consumer] = None) -> None:
-        """Drops the down lane's consumer: the host waits for it no longer. The consumer sees that
-        before it counts another message (src/lane.c)."""
-        consumer = consumer or self.consumer
+    def drop(self, why: str, consumer: Consumer) -> None:
+        """Drops this consumer, if it still is the down lane's: the host waits for it no longer. The
+        consumer sees that before it counts another message (src/lane.c)."""
         now = self.consumer  # it may have left, or been dropped, meanwhile
-        if not consumer or not now or now.epoch != consumer.epoch:
+        if not self._roles or not now or now.epoch != consumer.epoch:
             return
         self._words[self._down.dropped] = consumer.epoch
         self._down.fence()  # SYNC dropped: pairs with R4; before its messages are overwritten
@@ -911,11 +909,10 @@ class Segment(AbstractContextManager):
             at = consumer.position  # n or more is impossible: treat it as claiming
             if at is not None and n - self.slot_count <= at < n:
                 return at + self.slot_count
-            now = self.care()
+            patience.spent(self.care())
             if (consumer.epoch, at) != seen:
-                seen = (consumer.epoch, at)
-                patience.restart(now)
-            elif patience.spent(now) > self._stall_ns:
+                seen, patience.ns = (consumer.epoch, at), 0
+            elif patience.ns > self._stall_ns:
                 self.drop(f"had not moved for {self._stall_ns / 1e9:g} s", consumer)
             self.stalls += not checks
             checks += 1
@@ -1008,10 +1005,10 @@ class Reader(AbstractContextManager):
             if not why:
                 break
             self.close()
-            if patience.spent(clock()) >= timeout * 1e9:
+            if not patience.spent(clock()) < timeout * 1e9:
                 raise why
             time.sleep(.004)
-        self._n = self._words[self._lane.head] + 1  # the message to read next
+        self._n = self._lane.words[self._lane.head] + 1  # the message to read next
 
     def _attach(self, index: int) -> Optional[Error]:
         """Makes one try. Returns None, or why there is no host yet."""
@@ -1033,10 +1030,10 @@ class Reader(AbstractContextManager):
         h, size, starting = Header.from_buffer_copy(head), os.fstat(fd).st_size, state == STARTING
         schema, sound = h.schema.decode("latin-1"), starting
         with suppress(Error):
-            schema_size(schema)
             sound |= (state <= CLOSED and h.header_size == HEADER_SIZE
                       and h.slot_count in SLOT_COUNTS and not h.slot_stride % BLOCK
                       and 1 <= h.payload_capacity <= h.slot_stride - SLOT_HEAD
+                      and schema_size(schema) <= h.payload_capacity
                       and h.total_size == HEADER_SIZE + 2 * h.slot_count * h.slot_stride <= size
                       and not h.flags & ~FLAG_CRC and h.session > 0 and not h.zero
                       and 0 < h.host_pid < 1 << 31)
@@ -1054,10 +1051,9 @@ class Reader(AbstractContextManager):
             return Error("absent", "its host has not finished starting")
         memory = memoryview(mmap.mmap(fd, h.total_size, mmap.MAP_SHARED, mmap.PROT_READ))
         self._lane = Lane(memory, h, index)
-        self._words, self._ints = self._lane.words, self._lane.ints
         self.schema, self.session = schema, h.session
         held = self._roles.held(HOST)  # first: the host may close, and leave, after it
-        if self._ints[STATE_INT] == CLOSED:
+        if self._lane.ints[STATE_INT] == CLOSED:
             return Error("absent", "its host has ended; start it again")
         return None if held else Error("died", "its host died and left it; start it again")
 
@@ -1065,7 +1061,7 @@ class Reader(AbstractContextManager):
         """The next message, in its slot; None after timeout, or once the host has closed and all
         was read (self.closed). Naps: to raise wish it would need an atomic maximum."""
         self._check_open()
-        words, lane, fence = self._words, self._lane, self._lane.fence
+        lane, words, fence = self._lane, self._lane.words, self._lane.fence
         patience, ended, over = None, False, False
         while True:
             for _ in range(32):
@@ -1083,21 +1079,21 @@ class Reader(AbstractContextManager):
                 if message:
                     self._n += 1
                     return message
-                if head >= CLAIMING:
-                    raise Error("damaged", f"no host publishes {head} messages")
-                if seq > 2 * self._n:             # lapped: go on half a ring before head
+                if seq > 2 * self._n and head < CLAIMING:  # lapped: on to half a ring before head
                     begin = max(self._n + 1, head - lane.slots // 2 + 1)
                     self.lost += begin - self._n
                     self._n = begin
+            if not self._n - 1 <= head < CLAIMING:
+                raise Error("damaged", f"no host moves head to {head} after message {self._n - 1}")
             if ended and not self.closed:
                 raise Error("died", "its host died; start it again")
             if over:
                 return None
             patience = patience or Patience(CHECK_MOST_NS)
             held = self._roles.held(HOST)         # first: the host may close, and leave, after it
-            self.closed = self._ints[STATE_INT] == CLOSED
+            self.closed = lane.ints[STATE_INT] == CLOSED
             ended = self.closed or not held
-            over = ended or patience.spent(clock()) >= timeout * 1e9
+            over = ended or not patience.spent(clock()) < timeout * 1e9
             fence()                               # see each message published before `over`
             if not over:
                 time.sleep(min(max(50e-6, patience.ns * .0625e-9), 1e-3))
@@ -1111,14 +1107,12 @@ class Reader(AbstractContextManager):
 
     def __iter__(self) -> Iterator[Message]:
         while True:
-            self._check_open()
-            beat = self._words[BEAT_WORD]
             message = self.receive(self.timeout)
             if message:
                 yield message
             elif self.closed:
                 return
-            elif beat == self._words[BEAT_WORD] and self.timeout >= 1:
+            elif clock() - self._lane.words[BEAT_WORD] >= STALLED_NS:
                 raise Error("silent", "its host is stalled; continue or restart it")
             else:
                 raise Error("silent", f"its host lives, but sent nothing for {self.timeout:g} s")
@@ -1130,7 +1124,7 @@ class Reader(AbstractContextManager):
     def close(self) -> None:
         if self._roles:
             self._roles.close()
-        self._roles = self._lane = self._words = self._ints = None
+        self._roles = self._lane = None
 
     def __exit__(self, *_exception) -> None:
         self.close()

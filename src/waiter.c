@@ -302,11 +302,10 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
     struct shm_patience waited = {0, 0};
     enum shm_result end = SHM_OK;
 
-    waiter->lapping = waiter->lapping && lapped;
+    if (!lapped)
+        waiter->laps.checked_ns = 0;
     for (;; lapped = false) {
-        const enum shm_result result = lapped         ? SHM_LAPPED
-                                       : lane->newest ? shm_lane_newest(lane, message)
-                                                      : shm_lane_next(lane, message);
+        const enum shm_result result = lapped ? SHM_LAPPED : shm_lane_next(lane, message);
         if (result == SHM_OK) {
             message->seen_ns = shm_clock_now_ns();
             learn(waiter, message, waits);
@@ -314,19 +313,22 @@ enum shm_result shm_receive(struct shm_waiter *waiter, uint64_t timeout_ns,
         }
         if (result == SHM_LAPPED) { /* go on with a later message */
             const uint64_t now_ns = shm_clock_now_ns();
-            if (!waiter->lapping)
+            if (waiter->laps.checked_ns == 0)
                 waiter->laps = (struct shm_patience){0, now_ns};
             if (shm_patience_spent(&waiter->laps, now_ns) > timeout_ns)
                 return SHM_LAPPED;
-            waiter->lapping = true;
             waiter->lost = lane->lost;
             waits = false;
             continue;
         }
         if (result != SHM_EMPTY && result != SHM_AGAIN) /* or zeros in place of lost pages? */
             return attend(lane, shm_clock_now_ns(), false) == SHM_REFUSED ? SHM_REFUSED : result;
-        if (end != SHM_OK) /* after one more poll: what was published before the end counts */
-            return end == SHM_TIMEOUT && result == SHM_AGAIN ? SHM_DAMAGED : end;
+        /* After one more poll: what was published before the end counts. A slot may become visible
+         * after head, but not so long after it. */
+        if (end == SHM_TIMEOUT && result == SHM_AGAIN && timeout_ns >= SHM_SLEEP_NS)
+            return SHM_DAMAGED;
+        if (end != SHM_OK)
+            return end;
         if (!waits) {
             plan(waiter);
             waiter->slept = false;

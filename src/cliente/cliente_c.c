@@ -38,6 +38,7 @@ static const struct {
     enum exit_code code;
     const char *text;
 } ends[-SHM_SYSTEM + 1] = {
+    [-SHM_AGAIN] = {EXIT_NO_HOST, "the last client died and its host has not dropped it: stalled?"},
     [-SHM_ABSENT] = {EXIT_NO_HOST, NULL},
     [-SHM_STARTING] = {EXIT_NO_HOST, NULL},
     [-SHM_STALLED] = {EXIT_NO_HOST, NULL},
@@ -104,7 +105,7 @@ static enum shm_result check_payloads(struct client *c)
 {
     const char *schema = c->segment.header.schema;
 
-    if (!schema_parse(&c->schema, schema))
+    if (!schema_parse(&c->schema, schema) || c->schema.size > c->segment.header.payload_capacity)
         return client_say(c, EXIT_REFUSED, "refused: \"%s\" is no schema; restart host.py", schema);
     if (c->options.ndjson && c->schema.fields == 0)
         return client_say(c, EXIT_USAGE,
@@ -134,22 +135,20 @@ static enum shm_result take_role(struct client *c)
 {
     const enum shm_result result = shm_wait(&c->down, try_role, c, c->options.timeout_ns);
 
-    if (result == SHM_TIMEOUT && c->role == SHM_EMPTY)
+    if (result != SHM_OK && result != SHM_TIMEOUT)
+        return result;
+    if (c->role == SHM_EMPTY)
         return client_say(c, EXIT_NO_HOST, "the host does not receive; start it with %s",
                           c->options.echo ? "--echo" : "--sink FILE");
-    if (result == SHM_TIMEOUT)
-        return client_say(c, EXIT_NO_HOST,
-                          "the client before this one died, and the host has not dropped it for "
-                          "%g s; is it stalled?",
-                          1e-9 * (double)c->options.timeout_ns);
-    if (result != SHM_OK || c->role != SHM_BUSY)
-        return result == SHM_OK ? c->role : result;
+    if (c->role == SHM_SYSTEM)
+        return client_say(c, EXIT_SYSTEM, "taking its role: %s", strerror(errno));
+    if (c->role != SHM_BUSY)
+        return c->role;
     if (c->other == 0)
         return client_say(c, EXIT_REFUSED, "refused: another client sends already; end it");
-    return client_say(c, EXIT_REFUSED,
-                      "refused: client pid %u is the one consumer already; end it, or read beside "
-                      "it without --lossless and --echo",
-                      c->other);
+    return client_say(
+        c, EXIT_REFUSED,
+        "refused: client pid %u is the one consumer already; end it, or read beside it", c->other);
 }
 
 /* Reads from one host, or sends to it, until it or the run ends. @return why */

@@ -100,8 +100,7 @@ bool options_parse(struct client *c, int argc, char **argv)
         if (option == '?' && optopt != 0 && strchr(shorts, optopt) == NULL)
             refuse(c, "-%c: unknown option", optopt < ' ' ? '?' : optopt); /* a byte of UTF-8 */
         else if (option == '?' || option == ':')
-            refuse(c, "%s: unknown option, or its value is missing, or it takes none",
-                   argv[optind - 1]);
+            refuse(c, "%s: unknown, or its value is missing, or it takes none", argv[optind - 1]);
         given[option] = optarg != NULL ? optarg : "";
     }
     if (given['h'])

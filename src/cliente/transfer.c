@@ -198,12 +198,9 @@ static enum shm_result send_all(struct client *c)
     /* An empty message ends the stream: without it, the host would take us for dead. */
     for (ssize_t length = 1; length != 0;) {
         const bool more = !stopped && (c->options.count == 0 || f->messages < c->options.count);
-        result = shm_wait(&c->up, reserve, c, UINT64_MAX); /* while the host lives */
-        if (more && result == SHM_OK)                      /* a quiet source has no time-out */
+        result = shm_wait_room(&c->up, UINT64_MAX); /* while the host lives */
+        if (more && result == SHM_OK)               /* a quiet source has no time-out */
             result = shm_wait(&c->up, is_ready, c, UINT64_MAX);
-        const enum shm_result host = shm_segment_host(&c->segment, shm_clock_now_ns());
-        if (host != SHM_OK && host != SHM_STALLED)
-            return host;
         if (client_stop && !stopped) { /* send the end; a second signal stops that, too */
             stopped = true;
             client_stop = 0;
@@ -211,9 +208,10 @@ static enum shm_result send_all(struct client *c)
         }
         if (result != SHM_OK)
             return result;
+        (void)reserve(c); /* there is room */
         length =
             more ? read(c->transfer.fd, c->transfer.slot, c->segment.header.payload_capacity) : 0;
-        /* EFAULT: the slot was cut off, which shm_segment_host finds in a moment. */
+        /* EFAULT: the slot was cut off, which shm_wait_room finds in a moment. */
         if (length < 0 && errno != EINTR && errno != EAGAIN && errno != EFAULT)
             return failed(c, "read");
         if (length < 0)

@@ -153,6 +153,25 @@ class LockFile(LockFileTest):
         self.finish(self.pair(["--quiet"], ["-l", "-v", "-n", "100"]))
         self.nothing_is_left()
 
+    def test_no_regular_file(self) -> None:
+        """lock file: a link, a folder or a FIFO has its path | all three: one line, exit 5"""
+        other = self.file("other", b"")
+        host = self.host("--rate", 500)
+        self.wait_live()
+        os.rename(self.lock, self.path("kept"))
+        for make in (lambda: os.symlink(other, self.lock), lambda: os.mkdir(self.lock),
+                     lambda: os.mkfifo(self.lock)):
+            make()
+            started = self.start([*HOST, "--name", self.name])
+            self.one_line(self.finish(started, 5)[1], self.lock, "not a regular file")
+            self.one_line(self.finish(self.client("-t", 60), 5)[1], "not a regular file")
+            reader = self.start([HOST[0], "-c", "import sys, shmprueba; "
+                                 "shmprueba.Reader(sys.argv[1], timeout=60)", self.name],
+                                env={"PYTHONPATH": os.path.join(ROOT, "src")})
+            self.assertIn("not a regular file", self.finish(reader, 1)[1].splitlines()[-1])
+            (os.rmdir if os.path.isdir(self.lock) else os.unlink)(self.lock)
+        self.one_line(self.finish(host, 1)[1], "gone")
+
     def test_another_users(self) -> None:
         """lock file: it belongs to another user | host and client: one line, exit 5"""
         require(os.getuid() == 0, "only root can make another user's file")

@@ -151,7 +151,7 @@ class Output(PairTest):
             for n in (1, 2):
                 segment.send(bytes([n]) * size)
             self.wait_writes(client)
-            segment.drop("had not moved")
+            segment.drop("had not moved", segment.consumer)
             for n in range(3, 9):
                 segment.send(bytes([n]) * size)
             out, err = self.finish(client, 6)

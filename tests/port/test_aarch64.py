@@ -39,7 +39,6 @@ RULES = {  # callees before callers
     "load_head": "A.*D",
     "shm_lane_confirm": "^[^D]*[fF]D[^f]*L",  # R4, dropped, seq again
     "shm_lane_next": "(?=.*G).*A.*L",         # head, seq, then the rest of the slot
-    "shm_lane_newest": "G.*E",                # head, always
     "shm_lane_release": "R",
     "shm_lane_sleep": "x[^F]*F[^cL]*L[^cL]*L",  # wish, then head
     # lane.c, writing

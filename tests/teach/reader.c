@@ -27,8 +27,9 @@ int main(int argc, char **argv)
     }
     shm_waiter_init(&waiter, SHM_WAIT_ADAPTIVE, &lane); /* or SHM_WAIT_SPIN, SHM_WAIT_BLOCK */
     while ((end = shm_receive(&waiter, 1000000000u, &message)) == SHM_OK) {
-        memcpy(&trade, message.payload, sizeof trade); /* copy, confirm, release; only then use */
-        const bool whole = shm_lane_confirm(&lane, &message) == SHM_OK;
+        const bool fits = message.length >= sizeof trade;
+        memcpy(&trade, message.payload, fits ? sizeof trade : 0); /* copy, confirm, release, use */
+        const bool whole = shm_lane_confirm(&lane, &message) == SHM_OK && fits;
         shm_lane_release(&lane, &message);
         count += whole;
         shares += whole ? trade.size : 0;

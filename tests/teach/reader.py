@@ -15,8 +15,8 @@ def read_along(name: str) -> None:
         begin, count, age_ns = clock(), 0, 0
         for message in reader:
             seen, data = clock(), bytes(message.payload)
-            if not reader.confirm(message):
-                continue         # it was overwritten meanwhile: counted in reader.lost
+            if not reader.confirm(message) or len(data) < ctypes.sizeof(Trade):
+                continue         # overwritten meanwhile: counted in reader.lost; or too short
             trade = Trade.from_buffer_copy(data)
             count, age_ns = count + 1, age_ns + seen - message.timestamp_ns
             if seen - begin >= 1_000_000_000:

@@ -10,16 +10,15 @@ class Trade(ctypes.Structure):
 
 
 name = sys.argv[1] if sys.argv[1:] else "/orders"
-count = volume = 0
+count, volume, trade = 0, 0, Trade()
 with Segment(name, size=ctypes.sizeof(Trade), schema=Trade, receive=True) as segment:
     while True:
         message = segment.receive()
         if message is None:
             continue             # nothing came for a second: the sender may not be there yet
         data = bytes(message.payload)
-        segment.release(message)
-        if not data:             # an empty message ends the stream
-            break
+        if not segment.release(message) or len(data) < ctypes.sizeof(Trade):
+            break                # an empty message ends the stream
         trade = Trade.from_buffer_copy(data)
         count, volume = count + 1, volume + trade.size
 print(f"{count} trades, {volume} shares, the last is number {trade.number}")

@@ -84,6 +84,25 @@ class PythonSends(TeachTest):
         self.one_line(err, "refused: ", f"'{OTHER}'", f"'{TRADE}'")
         self.interrupt(publisher)
 
+    def test_messages_shorter_than_the_struct(self) -> None:
+        """Of another host, with the same schema: they are no trades, and end nothing."""
+        host = self.start([HOST[0], "-c", """if True:
+            import sys, shmprueba
+            with shmprueba.Segment(sys.argv[1], size=32, schema=sys.argv[2]) as segment:
+                sys.stdin.readline()
+                for data in (bytes(8), bytes(31), (7).to_bytes(8, sys.byteorder) + bytes(24), b""):
+                    segment.send(data)
+            """, self.name, TRADE], stdin=-1, env={"PYTHONPATH": SRC})
+        self.wait_live()
+        reader, python_reader = self.program(READER), self.script("reader.py")
+        self.wait_attached()
+        self.until(lambda: f"/dev/shm/{self.name}" in read(f"/proc/{python_reader.pid}/maps"),
+                   "reader.py has attached, too")
+        host.stdin.write("\n")
+        self.assertEqual(self.finish(host), ("", ""))
+        self.assertEqual(self.finish_reader(reader, 0)[0], 1)
+        self.assertEqual(self.finish(python_reader), ("its host has ended\n", ""))
+
     def test_cliente_c_decodes_it(self) -> None:
         """It has no struct of its own: the segment says what its payloads are."""
         publisher = self.publisher()
@@ -165,6 +184,12 @@ class CSends(TeachTest):
         self.until(lambda: self.head(UP) > 2000, "it sends")
         receiver.kill()
         self.finish(driver, 4)
+
+    def test_a_stream_without_a_trade(self) -> None:
+        for data in (b"", b"x"):  # the second one is too short to be one
+            receiver = self.receiver()
+            self.finish(self.client("--source", self.file("trades", data), "--quiet"), None)
+            self.assertEqual(self.finish_receiver(receiver), (0, 0, 0))
 
     def test_cliente_c_sends_it_too(self) -> None:
         """A file of such structs: --source, in messages of the segment's capacity."""

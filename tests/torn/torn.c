@@ -80,7 +80,8 @@ static void read_by_lane(struct shm_lane *lane, struct reader *reader)
 {
     struct shm_message message;
 
-    if (shm_lane_newest(lane, &message) != SHM_OK)
+    lane->newest = true;
+    if (shm_lane_next(lane, &message) != SHM_OK)
         return;
     memcpy(reader->copy, message.payload, message.length);
     const bool whole = shm_lane_confirm(lane, &message) == SHM_OK;

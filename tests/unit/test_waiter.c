@@ -115,12 +115,6 @@ enum shm_result shm_lane_next(struct shm_lane *of, struct shm_message *message)
     return SHM_OK;
 }
 
-enum shm_result shm_lane_newest(struct shm_lane *of, struct shm_message *message)
-{
-    of->skipped++;
-    return shm_lane_next(of, message);
-}
-
 bool shm_lane_dropped(const struct shm_lane *of)
 {
     return of == &its_lane && world.dropped;
@@ -782,7 +776,8 @@ static void time_outs(void)
             CHECK(ends_with(timeouts_ns[i]) == SHM_TIMEOUT); /* each has a time of its own */
             CHECK(world.now_ns - begin_ns >= 2 * timeouts_ns[i]);
             world.published = world.pending = true; /* head is there, its slot is not */
-            CHECK(ends_with(timeouts_ns[i]) == SHM_DAMAGED);
+            CHECK(ends_with(timeouts_ns[i]) ==
+                  (timeouts_ns[i] < 100 * MS ? SHM_TIMEOUT : SHM_DAMAGED));
             world.pending = false;
             CHECK(ends_with(0) == SHM_OK);
         }
@@ -875,11 +870,6 @@ static void other_ends(void)
     CHECK(ends_with(1 * S) == SHM_DAMAGED);
     world.host = SHM_REFUSED; /* the segment was cut: it is full of zeros */
     CHECK(ends_with(1 * S) == SHM_REFUSED);
-    start(SHM_WAIT_ADAPTIVE);
-    its_lane.newest = true;
-    receive(world.now_ns + 1 * MS, 0);
-    CHECK(its_lane.skipped > 0);
-    its_lane.newest = false;
 }
 
 /* ---- for room, or a role ---- */

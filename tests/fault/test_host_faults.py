@@ -116,23 +116,24 @@ class Signals(FaultTest):
 
 class Stopped(FaultTest):
     def test_stopped(self) -> None:
-        """host stopped for 3 s and continued, a client in each mode | they say so and go on"""
+        """host stopped and continued, a client in each mode | they say so and go on"""
         host = self.host("--rate", 500, "--slots", 64, "--json", "--stall-timeout", 60)
         self.wait_live()
         options: List[List[object]] = [["-l", "-v"], ["-w", "spin"], ["-w", "block", "-v"], ["-v"]]
-        clients = [self.client("--json", "-n", 2500, "-t", 60, *mode) for mode in options]
+        clients, said = [], [f"said {mode}" for mode in options]
+        for mode, name in zip(options, said):
+            with open(self.path(name), "w") as err:
+                clients.append(self.client("--json", "-n", 2500, "-t", 60, *mode, stderr=err))
         impatient = self.client("-n", 0, "-t", 1.5)
         self.wait_attached(len(clients) + 1)
         self.wait_published(100)
         self.freeze(host)
-        self.pass_time(3)
+        self.until(lambda: all("is stalled" in self.content(name) for name in said), "each says so")
         self.last_line(self.finish(impatient, 3)[1], "stalled", f"pid {host.pid}")
         self.thaw(host)
-        for client in clients:
-            out, err = self.finish(client)
-            self.assertIn("is stalled", err)
-            self.last_line(err, "goes on")
-            self.assertEqual(json.loads(out)["messages"], 2500)
+        for client, name in zip(clients, said):
+            self.assertEqual(self.finish_json(client)["messages"], 2500)
+            self.last_line(self.content(name), "goes on")
         self.assertEqual(json.loads(self.ended(host)[0])["dropped_clients"], 0)
         self.happened = "stalled, goes on; -t 1.5: exit 3"
 

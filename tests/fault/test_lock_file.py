@@ -158,7 +158,8 @@ class LockFile(LockFileTest):
         other = self.file("other", b"")
         host = self.host("--rate", 500)
         self.wait_live()
-        os.rename(self.lock, self.path("kept"))
+        self.freeze(host)  # it would find that its name is gone
+        os.unlink(self.lock)
         for make in (lambda: os.symlink(other, self.lock), lambda: os.mkdir(self.lock),
                      lambda: os.mkfifo(self.lock)):
             make()
@@ -170,6 +171,7 @@ class LockFile(LockFileTest):
                                 env={"PYTHONPATH": os.path.join(ROOT, "src")})
             self.assertIn("not a regular file", self.finish(reader, 1)[1].splitlines()[-1])
             (os.rmdir if os.path.isdir(self.lock) else os.unlink)(self.lock)
+        self.thaw(host)
         self.one_line(self.finish(host, 1)[1], "gone")
 
     def test_another_users(self) -> None:

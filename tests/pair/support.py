@@ -77,6 +77,10 @@ class PairTest(unittest.TestCase):
             out.write(content)
         return self.path(name)
 
+    def content(self, name: str) -> str:
+        with open(self.path(name)) as file:
+            return file.read()
+
     def start(self, command: List[str], env: Optional[dict] = None, **popen) -> subprocess.Popen:
         """Starts it under a watchdog: a hang becomes a failure, never a hung test run. It leads a
         process group, so that what it starts can be ended with it."""

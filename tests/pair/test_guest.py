@@ -3,6 +3,7 @@ what it does not take."""
 import copy
 import os
 import pickle
+import platform
 import re
 import shlex
 import shutil
@@ -21,6 +22,18 @@ class Guest(PairTest):
         return self.start([HOST[0], "-W", "error", *options, "-c",
                            "import shmprueba, sys\nNAME = sys.argv[1]\n" + text, self.name],
                           env={"PYTHONPATH": os.path.join(ROOT, "src")}, **popen)
+
+    def test_another_personality(self) -> None:
+        """setarch(8) renames the machine, not its instructions and calls: nothing changes."""
+        other = {"x86_64": "i686", "aarch64": "armv8l"}.get(platform.machine())
+        require(other and shutil.which("setarch"), "no setarch, or no other name for this machine")
+        script = ("import platform, shmprueba as s; "
+                  "print(s.FUTEX, s.PROVED, s.WEAK, platform.machine())")
+        said = [self.finish(self.start([*setarch, HOST[0], "-c", script], env={
+            "PYTHONPATH": os.path.join(ROOT, "src")}))[0].split()
+            for setarch in ([], ["setarch", other])]
+        self.assertEqual(said[0][:3], said[1][:3])
+        self.assertEqual([words[3] for words in said], [platform.machine(), other])
 
     def test_what_is_given_wrongly(self) -> None:
         for words, options in (

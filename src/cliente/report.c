@@ -64,12 +64,13 @@ static uint64_t ready(const struct client *c)
 void report_attached(struct client *c)
 {
     const struct shm_header *header = &c->segment.header;
+    const char *term = getenv("TERM");
 
     fprintf(c->text, "attached       %s: %u slots of %u B%s, host pid " N "\n", c->segment.name,
             header->slot_count, header->payload_capacity,
             header->flags & SHM_FLAG_CRC ? " + CRC" : "", header->host_pid);
     fflush(c->text);
-    if (isatty(fileno(c->text)) && getenv("TERM") && strcmp(getenv("TERM"), "dumb") != 0)
+    if (isatty(fileno(c->text)) && term != NULL && strcmp(term, "dumb") != 0)
         c->next_live_ns = shm_clock_now_ns() + 500000000u;
 }
 

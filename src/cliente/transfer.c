@@ -23,8 +23,7 @@ void transfer_open(struct client *c)
     t->fd = sends ? STDIN_FILENO : STDOUT_FILENO;
     if (strcmp(path, "-") != 0)
         t->fd = open(path, (sends ? O_RDONLY : O_WRONLY | O_CREAT) | O_CLOEXEC, 0666);
-    /* Standard input that was closed is an unreadable /dev/null by now. A signal ends the wait for
-     * a FIFO's other end. */
+    /* Closed standard input is an unreadable /dev/null by now. A signal ends the open of a FIFO. */
     if ((t->fd < 0 || (sends && read(t->fd, &found, 0) < 0)) && !client_stop)
         failed(c, "open");
     t->regular = fstat(t->fd, &found) == 0 && S_ISREG(found.st_mode);

@@ -139,7 +139,8 @@ class Arguments(PairTest):
         for option in ("--output", "--source"):
             self.refused(command + [option, "", self.name], 2, option, "FILE is empty")
         for name, why in (("", "empty"), ("/", "only a slash"), ("a/b", "slash inside"),
-                          ("..", "folder"), ("a\nb", "ASCII"), ("a:b", "colon"), ("x" * 256, "too long")):
+                          ("..", "folder"), ("a\nb", "ASCII"), ("a:b", "colon"),
+                          ("x" * 256, "too long")):
             self.refused(command + [name], 2, why)
 
     def test_client_without_host(self) -> None:

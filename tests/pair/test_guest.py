@@ -52,7 +52,8 @@ class Guest(PairTest):
                 ("a slash inside", {"name": "a/b"}), ("is a folder", {"name": ".."}),
                 ("a colon", {"name": "a:b"}), ("too long", {"name": "a" * 256}),
                 ("other than printable ASCII", {"name": "caf\xe9"}),
-                ("other than printable ASCII", {"name": "a\0b"}), ("is not a string", {"name": None}),
+                ("other than printable ASCII", {"name": "a\0b"}),
+                ("is not a string", {"name": None}),
                 ("is not a string", {"name": b"x"}), ("size '1'", {"size": "1"}),
                 ("slots 2.0", {"slots": 2.0}), ("stall_timeout '1'", {"stall_timeout": "1"}),
                 ("idle 5: a function", {"idle": 5})):

@@ -1155,7 +1155,7 @@ class Reading(LibraryTest):
             for message in reader:
                 found.append(message.n)
         self.assertEqual((died.exception.kind, found, reader.closed), ("died", [1, 2], False))
-        self.fails("died", "its host died and left it", Reader, self.name, timeout=0)  # as cliente_c
+        self.fails("died", "its host died and left it", Reader, self.name, timeout=0)
         segment._ints[shmprueba.STATE_INT] = shmprueba.CLOSED  # killed before it could unlink
         self.fails("absent", "its host has ended", Reader, self.name, timeout=0)
 

@@ -480,7 +480,8 @@ class BothWays(PairTest):
     def test_echo_prints_the_round_trip(self) -> None:
         out, _ = self.finish(self.pair(["--echo", "--count", 300, "--rate", 0],
                                        ["--echo", "--count", "0", "--quiet"]))
-        self.assertRegex(out, r"(?m)^  round trip +p50 [0-9.]+ [num]?s .* p99\.9 [0-9.]+ .*max [0-9.]+ [num]?s$")
+        self.assertRegex(out, r"(?m)^  round trip +p50 [0-9.]+ [num]?s .* p99\.9 [0-9.]+ .*"
+                              r"max [0-9.]+ [num]?s$")
 
     def test_echo_with_every_wait_mode(self) -> None:
         for host_mode in ("spin", "block"):

@@ -119,7 +119,11 @@ def latency(rows: List[Row], waiting: List[Row], machine: str) -> str:
     parts: List[str] = []
     found, y = groups(rows, waiting), 84.0
     most = max(bar.ns for _, bars in found for bar in bars)
-    left, wide, step = 290, 470, 24
+    left, step = 290, 24
+    # The longest bar has 470 pixels, or as many as leave room for the words behind each bar.
+    wide = min([470] + [most / bar.ns * (WIDTH - left - 28 - 8 * len(micro(bar.ns))
+                                         - 7.5 * len(bar.remark))
+                        for _, bars in found for bar in bars])
     for title, bars in found:
         parts.append(text(16, y, title, "head"))
         y += 8

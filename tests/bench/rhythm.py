@@ -33,7 +33,7 @@ def main(name: str, clients: str, seed: str, *phases: str) -> None:
         return wake(*arguments)
 
     shmprueba.futex = counted_wake
-    with shmprueba.Segment(name, 64) as segment:
+    with shmprueba.Segment(name, 64, stall_timeout=60) as segment:
         reserve, commit, warm, n = segment.reserve, segment.commit, segment.warm, 0
 
         def publish(stamp: int, due: int = 0) -> None:

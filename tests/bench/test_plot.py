@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Are the pictures and README.md made of what the benchmarks wrote?  test_plot.py FOLDER"""
+import csv
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ class Plot(unittest.TestCase):
 
     def test_latency_shows_what_one_would_compare(self) -> None:
         root = self.read("latency.svg")
+        self.fits(root)
         words = [text.text for text in root.iter(SVG + "text")]
         for name in ("pipe", "pipe, spinning", "UNIX socket"):
             self.assertEqual(words.count(name), 2, f"{name}: once for known, once for fresh data")
@@ -36,9 +38,23 @@ class Plot(unittest.TestCase):
         bars = [bar for bar in root.iter(SVG + "rect") if bar.get("class") != "ground"]
         self.assertEqual({bar.get("class") for bar in bars}, {"ours", "theirs"})
         self.assertTrue(all(0 < float(bar.get("width")) <= 470 for bar in bars))
+
+    def fits(self, root: xml.Element) -> None:
         for text in root.iter(SVG + "text"):
             end = float(text.get("x")) + WIDE * len(text.text) * (text.get("text-anchor") != "end")
             self.assertLess(end, plot.WIDTH, f"too long: {text.text}")
+
+    def test_latency_where_a_spinning_reader_is_the_slowest(self) -> None:
+        """As on busy CPUs: its bar is the longest, and has the longest remark."""
+        tables = []
+        for name in ("results", "waiting"):
+            with open(os.path.join(FOLDER, name + ".csv"), newline="") as file:
+                tables.append(list(csv.DictReader(file)))
+        slow = [row for row in tables[0] if (row["transport"], row["read"]) == ("pipe", "spin")]
+        self.assertTrue(slow)
+        for row in slow:
+            row["known_p50_ns"] = row["fresh_p50_ns"] = "1234567890"
+        self.fits(xml.fromstring(plot.latency(*tables, "a machine")))
 
     def test_throughput_has_a_line_for_each(self) -> None:
         words = [text.text for text in self.read("throughput.svg").iter(SVG + "text")]

@@ -8,7 +8,7 @@ import unittest
 from typing import List, Tuple
 
 from faults import (AS_ROOT, BUILD, CLAIMING, CLIENT, CONSUMER, DOWN, DROPPED, HOST, RECEIVER,
-                    ROOT, SENDER, SLOTS, UP, FaultTest, can_unshare, changed_host, require)
+                    ROOT, SENDER, SLOTS, UP, WISH, FaultTest, can_unshare, changed_host, require)
 
 PATIENT = ["--stall-timeout", 60]  # where nobody is to be dropped for being slow
 
@@ -390,13 +390,11 @@ class OneClient(FaultTest):
     def test_killed_with_nothing_to_send(self) -> None:
         """a --source client whose FILE is quiet is killed with -9 | host exit 6, and why"""
         host = self.begin(self.JOBS[1][0])
-        while host.poll() is None:  # it may not have seen the one before
-            client = self.client("-s", "-", "-q", stdin=subprocess.PIPE)
-            self.until(lambda: self.is_held(SENDER) or host.poll() is not None, "it is the sender")
-            self.pass_time(0.2)
-            client.kill()
-            client.wait()
-            self.pass_time(0.2)
+        client = self.client("-s", "-", "-q", stdin=subprocess.PIPE)
+        self.until(lambda: self.is_held(SENDER), "it is the sender")
+        # Only the sleep for its first message sets wish: the host has seen it.
+        self.until(lambda: self.peek_word(UP + WISH) > 0, "the host has seen it")
+        client.kill()
         self.one_line(self.finish(host, 6)[1], self.name, "died")
 
     def test_says_it_was_dropped(self) -> None:

@@ -85,6 +85,8 @@ class Hostile(FaultTest):
                 for mode in modes:
                     client = self.client("-t", 2, "-n", 2000, *mode)
                     _, err = self.finish(client, None)
+                    if client.returncode in (3, 4):  # not heard of host.poll() yet
+                        self.until(lambda: host.poll() is not None, "it has ended")
                     if host.poll() is not None:
                         break  # it had ended under, or before this one
                     self.assertIn(client.returncode, (0, 5, 6), f"{mode}\n{err}")

@@ -32,7 +32,7 @@ class Smoke(PairTest):
                     "publish_ns missed_wakeups".split())
 
     def test_two_terminals(self) -> None:
-        host = self.host("--json")
+        host = self.host("--json", "--slots", 65536)
         self.wait_live()
         client = self.finish_json(self.client("--count", 200, "--json", "--verify"))
         for key, names in self.CLIENT_KEYS.items():

@@ -59,7 +59,12 @@ class Readme(PairTest):
         os.mkdir(os.path.join(tree, "build"))
         os.symlink(os.path.abspath(CLIENT[-1]), os.path.join(tree, "build", "cliente_c"))
         os.mkdir(self.path("bin"))
-        os.symlink(HOST[0], self.path("bin/python3"))
+        # A busy machine is not a stalled client.
+        python = self.file("bin/python3", f"""#!/bin/sh
+[ "$1" != host.py ] || {{ shift; set -- host.py --stall-timeout 60 "$@"; }}
+exec {shlex.quote(HOST[0])} "$@"
+""".encode())
+        os.chmod(python, 0o755)
 
     def shell(self, body: str, **popen) -> subprocess.Popen:
         command = ["bash", "-euo", "pipefail", "-c", body]

@@ -78,7 +78,8 @@ class Terminal(PairTest):
         for number, (of_host, of_client) in enumerate(runs):
             name = f"{self.name}{number}".ljust(20, "x")  # as long as it may be
             self.addCleanup(self._leave_nothing, name)
-            host = OnTerminal(self, HOST + ["--name", name, "--rate", "1000", *of_host])
+            host = OnTerminal(self, HOST + ["--name", name, "--rate", "1000", "--stall-timeout",
+                                            "30", *of_host])
             count = [] if "--source" in of_client else ["--count", "1200"]
             started.append((host, OnTerminal(self, [*CLIENT, "--timeout", "100", *count, *of_client,
                                                     name])))
@@ -184,8 +185,7 @@ class Terminal(PairTest):
                              (["--sink", "/dev/null"], "cliente_c --source")):
             with self.subTest(options=options):
                 host = OnTerminal(self, self.host_words(*options))
-                self.until(lambda: "waiting for" in host.shown, "it says so")
-                self.assertRegex(host.shown, f"waiting for {who}\r\n")
+                self.until(lambda: f"waiting for {who}\r\n" in host.shown, "it says so")
                 self.until(lambda: live_lines(host.shown), "a live line")
                 host.process.terminate()
                 host.end()

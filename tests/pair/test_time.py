@@ -110,8 +110,7 @@ class Killed(PairTest):
                     host = self.host("--input", "-", *(["--rate", 100] if not options else []),
                                      "--quiet", stdin=subprocess.PIPE)
                     self.wait_live()
-                    client = self.client("-q", "-n", 0, *options, "--timeout",
-                                         100 if stopped else .5)
+                    client = self.client("-q", "-n", 0, *options, "--timeout", 100)
                     self.wait_attached()
                     if stopped:
                         self.stop(client)

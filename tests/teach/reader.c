@@ -26,7 +26,7 @@ int main(int argc, char **argv)
         return end == SHM_REFUSED ? 5 : 3;
     }
     shm_waiter_init(&waiter, SHM_WAIT_ADAPTIVE, &lane); /* or SHM_WAIT_SPIN, SHM_WAIT_BLOCK */
-    while ((end = shm_receive(&waiter, 1000000000u, &message)) == SHM_OK) {
+    while ((end = shm_receive(&waiter, 5000000000u, &message)) == SHM_OK) {
         const bool fits = message.length >= sizeof trade;
         memcpy(&trade, message.payload, fits ? sizeof trade : 0); /* copy, confirm, release, use */
         const bool whole = shm_lane_confirm(&lane, &message) == SHM_OK && fits;

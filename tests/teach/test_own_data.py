@@ -62,6 +62,7 @@ class PythonSends(TeachTest):
             r"(\d+) a second, (\d+) us old, (\d+) lost, the last at ([0-9.]+)\n", line).groups())
         self.assertGreater(rate, 0)
         self.assertIn(price, [100 + n / 4 for n in range(64)])
+        self.wait_attached(2)
         self.assertEqual(self.peek_word(DOWN + 264, 4), 2)  # a Python reader writes nothing
         self.interrupt(publisher)
         for reader in readers:

@@ -148,7 +148,7 @@ static enum shm_result take_role(struct client *c)
         return client_say(c, EXIT_REFUSED, "refused: another client sends already; end it");
     return client_say(
         c, EXIT_REFUSED,
-        "refused: client pid %u is the one consumer already; end it, or read beside it", c->other);
+        "refused: client pid %u is the one consumer already; end it, or omit --lossless", c->other);
 }
 
 /* Reads from one host, or sends to it, until it or the run ends. @return why */

@@ -134,7 +134,8 @@ class Consumer(ConsumerTest):
             _, err = self.finish(self.client("-l"), 5)
             self.one_line(err, self.name, f"client pid {first.pid} ", "--lossless")
         self.finish(self.client("-v", "-n", 50))  # who asks for nothing is refused nothing
-        first.kill()  # and nobody reaps it
+        first.kill()
+        self.until(lambda: self.state_of(first) == "Z", "it is dead, and nobody reaps it")
         self.next_gets_all(200)
         self.assertEqual((self.dropped(), self.epoch()), (epoch, epoch + 3))
         self.one_line(self.ended(host)[1], f"client pid {first.pid} died")

@@ -87,7 +87,8 @@ class LockFile(LockFileTest):
         first = self.client("-l", "-n", 0, "-q", "-t", 60)
         epoch = self.wait_consumer(first)
         self.one_line(self.finish(self.client("-l"), 5)[1], f"client pid {first.pid} ")
-        first.kill()  # and nobody reaps it
+        first.kill()
+        self.until(lambda: self.state_of(first) == "Z", "it is dead, and nobody reaps it")
         report = self.finish_json(self.client("-l", "-v", "-n", 1000, "--json"))
         self.assertEqual((report["lost"], self.dropped()), (0, epoch))
         second = self.client("-l", "-n", 0, "-q", "-t", 60)

@@ -12,6 +12,7 @@ from support import PairTest
 from shmprueba import Segment
 
 TIMEOUT_S, STOPPED_S = 3, 3.5  # of the client, more than a loaded machine takes; longer than that
+COUNT = 6000  # messages, 1,000 a second, outlast the stop: LeakSanitizer hangs if it is stopped
 
 
 class Stopped(PairTest):
@@ -56,7 +57,7 @@ class Stopped(PairTest):
                                       (["--lossless"], False)):
             with self.subTest(options=options, client_first=client_first):
                 host = self.pair(["--quiet", "--stall-timeout", TIMEOUT_S],
-                                 ["-t", str(TIMEOUT_S), "-n", "3000", "--json", *options])
+                                 ["-t", str(TIMEOUT_S), "-n", str(COUNT), "--json", *options])
                 self.wait_attached()
                 client = self.command_of(host)
                 self.until(lambda: self.head() > 50, "they run")
@@ -68,7 +69,7 @@ class Stopped(PairTest):
                     time.sleep(.02)
                 os.killpg(host.pid, signal.SIGCONT)  # the resource tracker, too: it holds our pipes
                 result = self.finish_json(host)
-                self.assertEqual(result["messages"], 3000)
+                self.assertEqual(result["messages"], COUNT)
                 if options:
                     self.assertEqual(result["lost"], 0)
 

@@ -228,9 +228,9 @@ class Host:
 
     def publisher(self, fill: Fill, rehearses: bool) -> Callable[[int], Tuple[int, int]]:
         """Returns publish(n). It publishes message n when --rate says (0: at once), and returns
-        (begin, end), with no wait for --rate between them. While it waits it may
-        rehearse, that is run the same code without the last stores: code that has just run takes
-        half as long. It wakes up early enough to rehearse a few times."""
+        (begin, end), with no wait for --rate between them. While it waits it may rehearse, that is
+        run the same code without the last stores: code that has just run takes half as long. It
+        wakes up early enough to rehearse a few times."""
         segment, now, rate, start, due = self.segment, clock, self.options.rate, clock(), 0
         reserve, commit, warm = segment.reserve, segment.commit, segment.warm
         # Do not ask the affinity: if the host is pinned to one CPU, its client has another one.

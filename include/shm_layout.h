@@ -10,10 +10,9 @@
  *     4096             S  slots of the down lane, S = slot_count * slot_stride
  *     4096 + S         S  slots of the up lane
  *
- * Native byte order, fixed-width fields, natural alignment. Each block of 128
- * bytes is written by one kind of process, so its stores do not disturb a field that another kind
- * polls. 128 bytes are one cache line of Apple's, or two of x86, which the prefetcher loads in
- * pairs.
+ * Native byte order, fixed-width fields, natural alignment. Each block of 128 bytes is written by
+ * one kind of process, so its stores do not disturb a field that another kind polls. 128 bytes are
+ * one cache line of Apple's, or two of x86, which the prefetcher loads in pairs.
  */
 #ifndef SHM_LAYOUT_H
 #define SHM_LAYOUT_H

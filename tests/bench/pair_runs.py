@@ -136,7 +136,8 @@ class Runs:
         if burn:
             for cpu in self.cpus:
                 self.start(["sh", "-c", "while :; do :; done"], [cpu])
-        server = self.start([sys.executable, version.host, "--name", NAME, "--json", "--stall-timeout", "60",
+        server = self.start([sys.executable, version.host, "--name", NAME, "--json",
+                             "--stall-timeout", "60",
                              *(["--wait-client"] if clients else []), *host_arguments],
                             on or self.cpus[:1], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         readers = [self.client(version, each, on or [self.others[i % len(self.others)]])

@@ -237,14 +237,16 @@ def fill(readme: str, folder: str) -> None:
         file.write(new)
 
 
+def read_table(folder: str, name: str) -> List[Row]:
+    with open(os.path.join(folder, name + ".csv"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def main(arguments: List[str]) -> Optional[str]:
     if not arguments:
         return "plot.py FOLDER [README.md ...]"
     folder, *readmes = arguments
-    tables: Dict[str, List[Row]] = {}
-    for name in ("results", "waiting"):
-        with open(os.path.join(folder, name + ".csv"), newline="") as file:
-            tables[name] = list(csv.DictReader(file))
+    tables = {name: read_table(folder, name) for name in ("results", "waiting")}
     with open(os.path.join(folder, "machine.txt"), encoding="utf-8") as file:
         machine = file.read().strip()
     for name, drawn in (("latency", latency(tables["results"], tables["waiting"], machine)),

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """Are the pictures and README.md made of what the benchmarks wrote?  test_plot.py FOLDER"""
-import csv
 import os
 import re
 import shutil
@@ -46,10 +45,7 @@ class Plot(unittest.TestCase):
 
     def test_latency_where_a_spinning_reader_is_the_slowest(self) -> None:
         """As on busy CPUs: its bar is the longest, and has the longest remark."""
-        tables = []
-        for name in ("results", "waiting"):
-            with open(os.path.join(FOLDER, name + ".csv"), newline="") as file:
-                tables.append(list(csv.DictReader(file)))
+        tables = [plot.read_table(FOLDER, name) for name in ("results", "waiting")]
         slow = [row for row in tables[0] if (row["transport"], row["read"]) == ("pipe", "spin")]
         self.assertTrue(slow)
         for row in slow:
